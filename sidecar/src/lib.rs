@@ -1,0 +1,11 @@
+//! The gate: one connection or request from the agent's words to the world and back.
+//!
+//! The directories sort in the order of the flow: `agent` (who calls, where to, what it speaks),
+//! `decide` (the policy asked), `ledger` (the decision written down), `upstream` (credential, dial,
+//! relay); `process` is what runs beside it. In doubt every part of it refuses.
+
+pub mod agent;
+pub mod decide;
+pub mod ledger;
+pub mod process;
+pub mod upstream;
