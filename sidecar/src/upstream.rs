@@ -1,1 +1,2 @@
 //! See the crate's documentation.
+pub mod address;
