@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the cross-part tests share: servers to call, networks to be confined in, clients to run.
+
+pub mod upstream;
