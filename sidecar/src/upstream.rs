@@ -1,2 +1,3 @@
 //! See the crate's documentation.
 pub mod address;
+pub mod resolve;

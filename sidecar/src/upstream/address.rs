@@ -138,25 +138,35 @@ fn names(allowed: &[IpNet], address: IpAddr, special: Special) -> bool {
 ///
 /// The well-known NAT64 prefix, IPv4-compatible and -translated forms, 6to4, both ends of Teredo,
 /// ISATAP, and every position RFC 6052 allows under the local-use NAT64 prefix.
-fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
+fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 5] {
     let bytes = address.octets();
     let at = |a: usize, b: usize, c: usize, d: usize| {
         Some(Ipv4Addr::new(bytes[a], bytes[b], bytes[c], bytes[d]))
     };
     let last = at(12, 13, 14, 15);
-    match address.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => [last, None, None, None],
-        [0, 0, 0, 0, 0, 0, high, low] if high != 0 || low > 1 => [last, None, None, None],
+    let segments = address.segments();
+    // ISATAP is of the interface identifier, so it comes on top of what the prefix says.
+    let isatap = match segments {
+        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => last,
+        _ => None,
+    };
+    match segments {
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => {
+            [last, None, None, None, isatap]
+        }
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 || low > 1 => [last, None, None, None, isatap],
         // A reading that lies in 0.0.0.0/8 is padding of another reading.
-        [0x64, 0xff9b, 1, ..] => [at(6, 7, 9, 10), at(7, 9, 10, 11), at(9, 10, 11, 12), last]
-            .map(|reading| reading.filter(|v4| v4.octets()[0] != 0)),
-        [0x2002, ..] => [at(2, 3, 4, 5), None, None, None],
+        [0x64, 0xff9b, 1, ..] => {
+            let readings = [at(6, 7, 9, 10), at(7, 9, 10, 11), at(9, 10, 11, 12), last];
+            let [a, b, c, d] = readings.map(|one| one.filter(|v4| v4.octets()[0] != 0));
+            [a, b, c, d, isatap]
+        }
+        [0x2002, ..] => [at(2, 3, 4, 5), None, None, None, isatap],
         [0x2001, 0, ..] => {
             let client = last.map(|v4| Ipv4Addr::from_bits(!v4.to_bits()));
-            [at(4, 5, 6, 7), client, None, None]
+            [at(4, 5, 6, 7), client, None, None, isatap]
         }
-        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => [last, None, None, None],
-        _ => [None; 4],
+        _ => [isatap, None, None, None, None],
     }
 }
 

@@ -71,10 +71,9 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8, special: Special) -> Row<Ipv
     }
 }
 
-const fn v6(segments: [u16; 8], prefix: u8, special: Special) -> Row<Ipv6Addr> {
-    let [a, b, c, d, e, f, g, h] = segments;
+const fn v6(s: [u16; 8], prefix: u8, special: Special) -> Row<Ipv6Addr> {
     Row {
-        base: Ipv6Addr::new(a, b, c, d, e, f, g, h),
+        base: Ipv6Addr::new(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]),
         prefix,
         special,
     }

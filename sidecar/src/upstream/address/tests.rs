@@ -188,6 +188,14 @@ fn what_is_embedded_is_judged_too() {
     );
     assert_eq!(dialled(&["2002:a00:1::1"], &["2002::/16"]), [""; 0]);
     assert_eq!(dialled(&["2002:808:808::1"], &["2002::/16"]).len(), 1);
+    assert_eq!(
+        dialled(&["2002:a00:1::5efe:8.8.8.8"], &["2002::/16"]),
+        [""; 0]
+    );
+    assert_eq!(
+        dialled(&["2002:808:808::5efe:10.0.0.1"], &["2002::/16"]),
+        [""; 0]
+    );
     // Teredo: server 8.8.8.8, client 10.0.0.1 (stored inverted).
     assert_eq!(
         dialled(&["2001:0:808:808:0:0:f5ff:fffe"], &["2001::/32"]),
