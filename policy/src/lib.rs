@@ -1,1 +1,39 @@
-//! Placeholder.
+//! `ToolPolicy`: what an agent may do, compiled to an immutable [`Plan`].
+//!
+//! Pure: no I/O, no clock, no async. Text goes in at [`compile`], facts about one call go in at
+//! [`Plan::decide`], and a [`Verdict`] comes out. In doubt it refuses: a policy that is not
+//! understood in full does not compile, and a call that is not understood in full is denied.
+//!
+//! The files in the order of the flow: [`source`] and `tree` read YAML, `document` is the written
+//! form, `compile` turns it into the meant form, `plan` holds that and decides, `body` reads what
+//! a rule must see of a body, `expression` is CEL, [`verdict`] is the answer.
+
+pub mod body;
+pub mod call;
+pub mod credential;
+pub mod diagnostics;
+pub mod host;
+pub mod path;
+pub mod plan;
+pub mod reason;
+pub mod source;
+pub mod verdict;
+
+mod compile;
+mod document;
+mod expression;
+mod pattern;
+mod tree;
+
+pub use body::{BodyNeed, InferenceCall, McpBody, McpCall, McpMessage, RpcId};
+pub use call::{Call, Content, Destination, HttpCall, Protocol, Scheme, Treatment};
+pub use compile::compile;
+pub use credential::{Credential, Inject, SecretRef};
+pub use diagnostics::{Diagnostic, Diagnostics};
+pub use host::{Host, HostError};
+pub use path::{Path, PathError};
+pub use plan::Plan;
+pub use plan::explain::{Explanation, NearMiss};
+pub use reason::Reason;
+pub use source::Source;
+pub use verdict::{CaSource, Denial, Grant, Mode, UpstreamTls, Verdict};

@@ -1,0 +1,2 @@
+//! Strict reading of bodies.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
