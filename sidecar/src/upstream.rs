@@ -1,3 +1,4 @@
 //! See the crate's documentation.
 pub mod address;
+pub mod credential;
 pub mod resolve;
