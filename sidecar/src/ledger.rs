@@ -4,19 +4,39 @@
 //! for; `outcome` writes how it ended. In doubt (journal full, not writable, closed) there is no
 //! receipt, and so no call.
 
+pub mod chain;
+mod denials;
+mod journal;
+mod keeper;
+mod line;
 pub mod receipt;
 pub mod record;
+mod redact;
+mod shared;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::broadcast;
 
+use denials::Fate;
+use journal::Journal;
+use keeper::Keeper;
+use line::Field;
+use shared::{Entry, Room, Shared};
+
+pub use journal::JournalError;
 pub use receipt::{OutcomeGuard, Receipt};
 pub use record::{
     Decision, DecisionId, Destination, Dns, Http, Inference, Mcp, McpCall, Mode, Outcome,
     Principal, Shadowed, Tcp, Usage,
 };
+
+/// Lines that a watcher may be behind before it sees a gap: some seconds of a busy gate.
+const WATCHED_LINES: usize = 4096;
 
 /// How much a record must survive before its call may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,11 +59,6 @@ pub struct JournalConfig {
     pub max_bytes: u64,
 }
 
-/// The journal could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum JournalError {}
-
 /// A decision is not on record, so its call must not go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -57,12 +72,29 @@ pub enum Unrecorded {
     /// The operating system could not promise that the record is on the disk.
     #[error("the journal can't be synced ({0}): the disk may be failing; restart the gate")]
     Sync(std::io::ErrorKind),
+    /// Someone else changed the file.
+    #[error(
+        "the journal was deleted, linked or written to by someone else: keep what is left of it as \
+         evidence, and restart the gate with a file that only it can reach"
+    )]
+    Foreign,
     /// The gate is shutting down.
     #[error("the journal is closed: the gate is shutting down")]
     Closed,
     /// The decision is a denial: it is on record, and there is no receipt for it.
     #[error("a denial has no receipt")]
     Denied,
+}
+
+/// What could not be recorded since the journal was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lost {
+    /// Decisions: their calls were refused.
+    pub refused: u64,
+    /// Denials: they were denied all the same.
+    pub denials: u64,
+    /// Outcomes of calls that had been allowed.
+    pub outcomes: u64,
 }
 
 /// The last record of the chain.
@@ -74,30 +106,85 @@ pub struct Head {
     pub hash: String,
 }
 
-/// The journal, shared by all who write to it.
+/// The journal, shared by all who write to it. Cheap to clone; the last one closes the file.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    lines: broadcast::Sender<Arc<str>>,
+    shared: Arc<Shared>,
+    _keeper: Arc<Keeper>,
+}
+
+thread_local! {
+    /// Records are rendered here, outside of the lock, and without asking for memory.
+    static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 // === impl Ledger ===
 
 impl Ledger {
     /// Opens the journal: makes it, or proves and continues the one that is there.
-    pub fn open(_config: JournalConfig, _principal: Principal) -> Result<Self, JournalError> {
+    pub fn open(config: JournalConfig, principal: Principal) -> Result<Self, JournalError> {
+        let (journal, torn) = Journal::open(&config.path)?;
+        let principal = line::principal(&principal);
+        let (lines, _) = broadcast::channel(WATCHED_LINES);
+        let JournalConfig {
+            durability,
+            max_bytes,
+            ..
+        } = config;
+        let shared = Arc::new(Shared::new(
+            journal, durability, principal, max_bytes, lines,
+        ));
+        if let Some(torn) = torn {
+            tracing::warn!(
+                bytes = torn.bytes,
+                sha256 = torn.sha256,
+                "the journal's last write was torn; what was left of it is cut"
+            );
+            let fields = [
+                ("cut_bytes", Field::Number(torn.bytes)),
+                ("cut_sha256", Field::Text(&torn.sha256)),
+            ];
+            shared
+                .own(shared::RECOVERED, &fields)
+                .map_err(JournalError::FirstRecord)?;
+        }
+        let fields = [
+            ("version", Field::Text(env!("CARGO_PKG_VERSION"))),
+            ("durability", Field::Text(config.durability.as_str())),
+            ("max_bytes", Field::Number(config.max_bytes)),
+        ];
+        shared
+            .own(shared::OPENED, &fields)
+            .map_err(JournalError::FirstRecord)?;
+        let keeper = Keeper::start(&shared).map_err(JournalError::Thread)?;
         Ok(Self {
-            lines: broadcast::channel(16).0,
+            shared,
+            _keeper: Arc::new(keeper),
         })
     }
 
     /// Writes a decision; the receipt is the proof.
-    #[expect(clippy::unused_async, reason = "becomes a wait for the disk")]
+    ///
+    /// A denial is written by this too, and has no receipt: `Unrecorded::Denied`.
     pub async fn decide(&self, decision: &Decision) -> Result<Receipt, Unrecorded> {
-        if decision.allow {
-            Ok(Receipt::new(decision.id))
-        } else {
-            Err(Unrecorded::Denied)
+        if !decision.allow {
+            self.deny(decision)?;
+            return Err(Unrecorded::Denied);
         }
+        let waiter = BODY.with_borrow_mut(|body| {
+            body.clear();
+            line::decision(body, &self.shared.principal, decision);
+            self.shared.decide(decision.id, body)
+        })?;
+        if let Some(waiter) = waiter {
+            match waiter.await {
+                Ok(Ok(())) => {}
+                Ok(Err(kind)) => return Err(Unrecorded::Sync(kind)),
+                // The keeper is gone, so nobody can say.
+                Err(_) => return Err(Unrecorded::Closed),
+            }
+        }
+        Ok(Receipt::new(decision.id))
     }
 
     /// Writes a denial. In a flood, equal denials are counted and written as one record.
@@ -106,11 +193,67 @@ impl Ledger {
     /// counted in. An error changes nothing for the caller, who denies anyway: it is counted here
     /// and reported in the journal as soon as it can be written.
     pub fn deny(&self, decision: &Decision) -> Result<DecisionId, Unrecorded> {
-        Ok(decision.id)
+        let shared = &*self.shared;
+        if decision.allow {
+            // What is allowed is never counted together with others.
+            debug_assert!(!decision.allow, "an allow given to deny");
+            return Err(Unrecorded::Denied);
+        }
+        let mut state = shared.state.lock();
+        let fate = state.denials.admit(decision, Instant::now(), |wide| {
+            let mut body = Vec::new();
+            if wide {
+                let mut any = decision.clone();
+                any.destination = Destination {
+                    host: Some("*".into()),
+                    port: 0,
+                    address: None,
+                };
+                any.http = None;
+                any.dns = None;
+                any.tcp = None;
+                line::decision(&mut body, &shared.principal, &any);
+            } else {
+                line::decision(&mut body, &shared.principal, decision);
+            }
+            body
+        });
+        match fate {
+            Fate::Counted(id) => {
+                drop(state);
+                if id == decision.id {
+                    shared.wake.notify_one();
+                }
+                Ok(id)
+            }
+            Fate::Recorded => BODY.with_borrow_mut(|body| {
+                body.clear();
+                line::decision(body, &shared.principal, decision);
+                let at = SystemTime::now();
+                let entry = Entry {
+                    event: shared::DECISION,
+                    id: decision.id,
+                    at,
+                    body,
+                };
+                state
+                    .commit(shared, Some(&entry), Room::Ordinary)
+                    .inspect_err(|_| {
+                        state.lost.denials += 1;
+                    })?;
+                Ok(decision.id)
+            }),
+        }
     }
 
-    /// Writes how a call ended, within 100 ms or with the next decision. Never blocks on the disk.
-    pub fn outcome(&self, _outcome: Outcome) {}
+    /// Writes how a call ended, within 100 ms or with the next decision. Never waits for the disk.
+    pub fn outcome(&self, outcome: Outcome) {
+        BODY.with_borrow_mut(|body| {
+            body.clear();
+            line::outcome(body, &self.shared.principal, &outcome);
+            self.shared.pend(shared::OUTCOME, DecisionId::new(), body);
+        });
+    }
 
     /// A guard that writes the outcome of this receipt's call when dropped.
     #[must_use]
@@ -121,24 +264,100 @@ impl Ledger {
     /// Whether the last attempt to write succeeded.
     #[must_use]
     pub fn writable(&self) -> bool {
-        true
+        self.shared.writable.load(Ordering::Acquire)
     }
 
     /// The last record of the chain.
     #[must_use]
     pub fn head(&self) -> Head {
+        let chain = self.shared.state.lock().journal.chain();
         Head {
-            seq: 0,
-            hash: "0".repeat(64),
+            seq: chain.seq,
+            hash: chain.hash(),
         }
+    }
+
+    /// What could not be recorded since the journal was opened.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        self.shared.state.lock().lost
     }
 
     /// Every line from now on, without its newline. One who lags sees a gap; the journal has none.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
-        self.lines.subscribe()
+        self.shared.lines.subscribe()
     }
 
-    /// Writes what is pending, drains the export, closes the chain. Nothing is recorded after.
-    pub async fn shutdown(&self) {}
+    /// Writes what waits, closes the chain, syncs it. No decision is recorded after; the outcome of
+    /// a call that outlives this still is.
+    pub async fn shutdown(&self) {
+        let shared = Arc::clone(&self.shared);
+        let closing = tokio::task::spawn_blocking(move || close(&shared));
+        if closing.await.is_err() {
+            tracing::error!("closing the journal failed");
+        }
+    }
 }
+
+fn close(shared: &Shared) {
+    let mut state = shared.state.lock();
+    if std::mem::replace(&mut state.closed, true) {
+        return;
+    }
+    state.write_denials(shared, Instant::now());
+    let lost = state.lost;
+    let file = state.journal.file();
+    drop(state);
+    let fields = [
+        ("refused", Field::Number(lost.refused)),
+        ("denials_lost", Field::Number(lost.denials)),
+        ("outcomes_lost", Field::Number(lost.outcomes)),
+    ];
+    if let Err(error) = shared.own(shared::CLOSED, &fields) {
+        tracing::error!(%error, "the journal could not be closed");
+    }
+    if let Err(error) = file.sync_data() {
+        tracing::error!(%error, "the journal could not be synced");
+    }
+}
+
+// === impl Durability ===
+
+impl Durability {
+    /// As it is written in settings and records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Synced => "synced",
+        }
+    }
+}
+
+impl std::str::FromStr for Durability {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "written" => Ok(Self::Written),
+            "synced" => Ok(Self::Synced),
+            _ => Err("durability is `written` or `synced`"),
+        }
+    }
+}
+
+// === impl Lost ===
+
+impl Lost {
+    fn since(self, before: Self) -> Self {
+        Self {
+            refused: self.refused - before.refused,
+            denials: self.denials - before.denials,
+            outcomes: self.outcomes - before.outcomes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -234,6 +234,19 @@ impl DecisionId {
     }
 }
 
+impl DecisionId {
+    /// As `Display`, without the formatting machinery: it is in every record.
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        let bytes = self.0.to_be_bytes();
+        for (index, part) in [0..4, 4..6, 6..8, 8..10, 10..16].into_iter().enumerate() {
+            if index > 0 {
+                out.push(b'-');
+            }
+            super::line::hex(out, &bytes[part]);
+        }
+    }
+}
+
 impl Default for DecisionId {
     fn default() -> Self {
         Self::new()
