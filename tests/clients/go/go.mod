@@ -1,0 +1,3 @@
+module exeat.test/client
+
+go 1.18
