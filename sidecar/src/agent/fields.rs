@@ -1,0 +1,204 @@
+//! Header fields, made safe once at the door: what is matched afterwards is what is forwarded.
+//!
+//! Removed here: what concerns one hop only, what tells upstreams lies about the way a request
+//! came, what makes a server read another method than the one judged, and every credential that the
+//! agent brought. The gate's own credential comes later and is not in reach of any of these.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// Fields of one hop, RFC 9110 section 7.6.1 and their forerunners.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// Fields with which a client could pass for a proxy, or steer a server past the judged method,
+/// path or host.
+const MISLEADING: &[&str] = &[
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-host",
+    "x-original-host",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-method",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
+
+/// Fields that carry credentials. A governed host gets the gate's or none: an agent with a key of
+/// its own could carry data out under another account.
+const CREDENTIALS: &[&str] = &[
+    "authorization",
+    "proxy-authorization",
+    "x-api-key",
+    "api-key",
+    "apikey",
+    "x-goog-api-key",
+    "x-goog-user-project",
+    "x-auth-token",
+    "x-access-token",
+    "x-amz-security-token",
+    "private-token",
+    "job-token",
+    "deploy-token",
+    "x-gitlab-token",
+    "x-vault-token",
+    "x-functions-key",
+    "ocp-apim-subscription-key",
+    "x-api-token",
+    "x-token",
+    "x-authorization",
+    "x-authentication",
+    "x-goog-iam-authorization-token",
+    "x-goog-authenticated-user-email",
+];
+
+/// Fields that must never be trailers: framing, routing, authentication, and what steers decoding.
+const NO_TRAILERS: &[&str] = &[
+    "host",
+    "content-length",
+    "content-encoding",
+    "content-type",
+    "content-range",
+    "trailer",
+    "cookie",
+    "set-cookie",
+    "expect",
+    "range",
+    "cache-control",
+];
+
+/// Makes a request's fields safe, in place.
+pub fn clean_request(headers: &mut HeaderMap) {
+    let trailers = accepts_trailers(headers);
+    remove_nominated(headers);
+    remove_all(headers);
+    // Host is written anew from the established destination; 100-continue is between each pair.
+    headers.remove(header::HOST);
+    headers.remove(header::EXPECT);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Makes an answer's fields safe, in place.
+pub fn clean_answer(headers: &mut HeaderMap) {
+    remove_nominated(headers);
+    for name in HOP_BY_HOP {
+        headers.remove(*name);
+    }
+    // Offers a way round the gate, which the kernel would refuse: better never tried.
+    headers.remove(header::ALT_SVC);
+    // An upstream can't speak for the gate.
+    headers.remove("exeat-decision");
+}
+
+/// Removes from trailers what may only be in the header section.
+#[must_use]
+pub fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
+    remove_nominated(&mut trailers);
+    remove_all(&mut trailers);
+    for name in NO_TRAILERS {
+        trailers.remove(*name);
+    }
+    trailers
+}
+
+fn remove_all(headers: &mut HeaderMap) {
+    for name in HOP_BY_HOP.iter().chain(MISLEADING).chain(CREDENTIALS) {
+        headers.remove(*name);
+    }
+    let prefixed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-forwarded"))
+        .cloned()
+        .collect();
+    for name in prefixed {
+        headers.remove(name);
+    }
+}
+
+/// Removes what the message's own `Connection` field says is for one hop.
+fn remove_nominated(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let nominated: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in nominated {
+        headers.remove(name);
+    }
+}
+
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn what_an_agent_may_not_say_is_not_forwarded() {
+        let mut headers = map(&[
+            ("accept", "*/*"),
+            ("connection", "x-private, authorization"),
+            ("x-private", "1"),
+            ("authorization", "Bearer mine"),
+            ("x-api-key", "mine"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-anything", "1"),
+            ("x-http-method-override", "DELETE"),
+            ("forwarded", "for=1"),
+            ("via", "1.1 x"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
+            ("expect", "100-continue"),
+        ]);
+        clean_request(&mut headers);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["accept", "te"]);
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn trailers_are_data_only() {
+        let trailers = clean_trailers(map(&[
+            ("grpc-status", "0"),
+            ("authorization", "Bearer x"),
+            ("host", "evil"),
+            ("content-length", "3"),
+        ]));
+        assert_eq!(trailers.len(), 1);
+        assert_eq!(trailers["grpc-status"], "0");
+    }
+}

@@ -1,0 +1,260 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use exeat_policy::Host;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+fn policy(hosts: &str) -> String {
+    format!(
+        "apiVersion: exeat.dev/v1alpha1\nkind: ToolPolicy\nmetadata: {{name: p}}\nspec:\n  \
+         tools:\n  - name: a\n    http: {{hosts: [{hosts}], paths: [\"/**\"]}}\n"
+    )
+}
+
+const BAD: &str =
+    "apiVersion: exeat.dev/v1alpha1\nkind: ToolPolicy\nmetadata: {name: p}\nspec:\n  hots: []\n";
+
+fn resolves(policies: &Policies, name: &str) -> bool {
+    policies.current().resolves(&Host::parse(name).unwrap())
+}
+
+async fn until(what: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not come true");
+}
+
+/// As kubelet: a new folder, a link to it made aside, and one rename over `..data`.
+fn swap(at: &Path, version: &str, files: &[(&str, &str)]) {
+    fs::create_dir(at.join(version)).unwrap();
+    for (name, text) in files {
+        fs::write(at.join(version).join(name), text).unwrap();
+        let link = at.join(name);
+        if fs::symlink_metadata(&link).is_err() {
+            symlink(format!("..data/{name}"), link).unwrap();
+        }
+    }
+    symlink(version, at.join("..data_tmp")).unwrap();
+    fs::rename(at.join("..data_tmp"), at.join("..data")).unwrap();
+}
+
+fn directory(at: &Path) -> Arc<Policies> {
+    Policies::open(&PolicySource::Directory(at.to_owned()), Labels::default()).unwrap()
+}
+
+#[tokio::test]
+async fn kubelets_swaps_are_followed_one_generation_each() {
+    let dir = tempfile::tempdir().unwrap();
+    swap(dir.path(), "..1", &[("p.yaml", &policy("one.example"))]);
+    let policies = directory(dir.path());
+    assert_eq!(policies.current().generation(), 1);
+    assert!(resolves(&policies, "one.example"));
+    let _watch = policies.watch();
+    let mut changed = policies.changed();
+    for (n, host) in [
+        (2, "two.example"),
+        (3, "three.example"),
+        (4, "four.example"),
+    ] {
+        swap(dir.path(), &format!("..{n}"), &[("p.yaml", &policy(host))]);
+        tokio::time::timeout(Duration::from_secs(5), changed.changed())
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(*changed.borrow(), n);
+        assert_eq!(policies.current().generation(), n);
+        assert!(resolves(&policies, host) && !resolves(&policies, "one.example"));
+        fs::remove_dir_all(dir.path().join(format!("..{}", n - 1))).unwrap();
+    }
+    assert_eq!(policies.status().state, PolicyState::Enforcing);
+}
+
+#[tokio::test]
+async fn a_malformed_policy_keeps_the_last_good_one_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    swap(dir.path(), "..1", &[("p.yaml", &policy("one.example"))]);
+    let policies = directory(dir.path());
+    swap(dir.path(), "..2", &[("p.yaml", BAD)]);
+    policies.look();
+    let status = policies.status();
+    assert_eq!(status.generation, 1);
+    assert!(resolves(&policies, "one.example"));
+    let PolicyState::KeptLastGood(problem) = status.state else {
+        panic!("{status}");
+    };
+    assert!(problem.contains("hots"), "{problem}");
+
+    // Undone: the same policy goes on under the same generation, and the status is clean.
+    swap(dir.path(), "..3", &[("p.yaml", &policy("one.example"))]);
+    policies.look();
+    assert_eq!(policies.status().state, PolicyState::Enforcing);
+    assert_eq!(policies.current().generation(), 1);
+}
+
+#[test]
+fn no_policy_denies_and_a_later_one_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let policies = directory(dir.path());
+    assert!(matches!(policies.status().state, PolicyState::DenyAll(_)));
+    assert_eq!(policies.current().generation(), 1);
+    fs::write(dir.path().join("p.yaml"), policy("one.example")).unwrap();
+    policies.look();
+    assert!(resolves(&policies, "one.example"));
+    for emptied in ["", " \n"] {
+        fs::write(dir.path().join("p.yaml"), emptied).unwrap();
+        policies.look();
+        assert!(!resolves(&policies, "one.example"));
+        fs::write(dir.path().join("p.yaml"), policy("one.example")).unwrap();
+        policies.look();
+        assert!(resolves(&policies, "one.example"));
+    }
+    fs::remove_file(dir.path().join("p.yaml")).unwrap();
+    policies.look();
+    assert!(!resolves(&policies, "one.example"));
+    assert!(matches!(policies.status().state, PolicyState::DenyAll(_)));
+    let generation = policies.current().generation();
+    policies.look();
+    assert_eq!(policies.current().generation(), generation);
+
+    // Malformed after deleted: what stays in force is the denial.
+    fs::write(dir.path().join("p.yaml"), BAD).unwrap();
+    policies.look();
+    assert!(!resolves(&policies, "one.example"));
+}
+
+#[test]
+fn a_folder_that_is_malformed_from_the_start_denies() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("p.yaml"), BAD).unwrap();
+    let policies = directory(dir.path());
+    assert!(matches!(
+        policies.status().state,
+        PolicyState::KeptLastGood(_)
+    ));
+    assert!(!resolves(&policies, "one.example"));
+}
+
+#[test]
+fn named_files_must_be_there_and_compile() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.yaml");
+    let open = || Policies::open(&PolicySource::Files(vec![file.clone()]), Labels::default());
+    let missing = open().err().unwrap().to_string();
+    assert!(
+        missing.contains("p.yaml") && missing.contains("not exist"),
+        "{missing}"
+    );
+    fs::write(&file, BAD).unwrap();
+    let invalid = open().err().unwrap().to_string();
+    assert!(invalid.contains("hots"), "{invalid}");
+    fs::write(&file, [0xff, 0xfe]).unwrap();
+    let binary = open().err().unwrap().to_string();
+    assert!(binary.contains("UTF-8"), "{binary}");
+    fs::write(&file, policy("one.example")).unwrap();
+    assert!(open().is_ok());
+}
+
+#[tokio::test]
+async fn a_file_replaced_by_rename_is_followed_and_a_folder_swapped_above_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("p.yaml");
+    fs::write(&file, policy("one.example")).unwrap();
+    let source = PolicySource::Files(vec![file.clone()]);
+    let policies = Policies::open(&source, Labels::default()).unwrap();
+    let _watch = policies.watch();
+    for host in ["two.example", "three.example"] {
+        fs::write(folder.join("p.yaml.new"), policy(host)).unwrap();
+        fs::rename(folder.join("p.yaml.new"), &file).unwrap();
+        until(|| resolves(&policies, host)).await;
+    }
+
+    fs::rename(&folder, dir.path().join("away")).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(&file, policy("forged.example")).unwrap();
+    policies.look();
+    assert!(resolves(&policies, "three.example") && !resolves(&policies, "forged.example"));
+    fs::write(dir.path().join("away/p.yaml"), policy("four.example")).unwrap();
+    until(|| resolves(&policies, "four.example")).await;
+}
+
+#[test]
+fn of_several_files_one_gone_is_all_denied() {
+    let dir = tempfile::tempdir().unwrap();
+    let files: Vec<_> = ["a.yaml", "b.yaml"]
+        .map(|name| dir.path().join(name))
+        .into();
+    let named = |name: &str, host| policy(host).replace("name: p}", &format!("name: {name}}}"));
+    fs::write(&files[0], named("one", "one.example")).unwrap();
+    fs::write(&files[1], named("two", "two.example")).unwrap();
+    let policies = Policies::open(&PolicySource::Files(files.clone()), Labels::default()).unwrap();
+    assert!(resolves(&policies, "one.example") && resolves(&policies, "two.example"));
+    fs::remove_file(&files[1]).unwrap();
+    policies.look();
+    assert!(!resolves(&policies, "one.example"));
+}
+
+#[test]
+fn labels_select_and_are_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let selecting = policy("one.example").replace(
+        "spec:\n",
+        "spec:\n  podSelector: {matchLabels: {app: research}}\n",
+    );
+    fs::write(dir.path().join("p.yaml"), selecting).unwrap();
+    let file = dir.path().join("labels");
+    let source = PolicySource::Directory(dir.path().to_owned());
+    let labels = Labels {
+        given: None,
+        file: Some(file.clone()),
+    };
+    let policies = Policies::open(&source, labels).unwrap();
+    assert!(!resolves(&policies, "one.example"), "no labels yet");
+    fs::write(&file, "app=\"research\"\n").unwrap();
+    policies.look();
+    assert!(resolves(&policies, "one.example"));
+    fs::write(&file, "app=research\n").unwrap();
+    policies.look();
+    assert!(
+        resolves(&policies, "one.example"),
+        "a bad labels file changes nothing"
+    );
+    assert!(matches!(
+        policies.status().state,
+        PolicyState::KeptLastGood(_)
+    ));
+    fs::write(&file, "app=\"other\"\n").unwrap();
+    policies.look();
+    assert!(!resolves(&policies, "one.example"));
+}
+
+#[test]
+fn other_files_of_a_folder_are_none_of_its_policies() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [".p.yaml.swp", "p.yaml~", "README.md", ".hidden.yaml"] {
+        fs::write(dir.path().join(name), BAD).unwrap();
+    }
+    fs::write(dir.path().join("p.yml"), policy("one.example")).unwrap();
+    assert!(resolves(&directory(dir.path()), "one.example"));
+}
+
+#[test]
+fn a_policy_beyond_measure_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("p.yaml"), policy("one.example")).unwrap();
+    let policies = directory(dir.path());
+    let mut huge = policy("two.example");
+    huge.push_str(&"# \n".repeat(1 << 19));
+    fs::write(dir.path().join("p.yaml"), huge).unwrap();
+    policies.look();
+    assert!(resolves(&policies, "one.example"));
+    let status = policies.status().to_string();
+    assert!(status.contains("larger than"), "{status}");
+}
