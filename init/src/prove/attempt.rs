@@ -1,0 +1,374 @@
+//! The ways out, one by one.
+//!
+//! All go to addresses that are kept for documentation and belong to nobody, so that a leak harms
+//! no one.
+
+use std::io::{self, ErrorKind, Read as _};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::time::{Duration, Instant};
+
+use nix::net::if_::if_nameindex;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::{Attempt, Outcome};
+use crate::plan::Plan;
+
+/// TEST-NET-1 and its IPv6 twin.
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
+/// A refusal inside one kernel takes microseconds. Longer, and the packet may be anywhere.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A question for a name that can't exist, with an id that is easy to find in a capture.
+const QUESTION: &[u8] =
+    b"\xe8\xa7\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x0aexeat-init\x07invalid\x00\x00\x01\x00\x01";
+
+const HTTPS: u16 = 443;
+const DNS: u16 = 53;
+
+/// What an attempt is made with.
+struct Way {
+    name: &'static str,
+    domain: Domain,
+    kind: Type,
+    protocol: i32,
+    to: SocketAddr,
+}
+
+/// The gate's place, while the proof sits in it.
+struct Stand {
+    tcp: Vec<TcpListener>,
+    udp: Vec<UdpSocket>,
+}
+
+const TCP: i32 = 6;
+const UDP: i32 = 17;
+const UDP_LITE: i32 = 136;
+const SCTP: i32 = 132;
+const DCCP: i32 = 33;
+const MPTCP: i32 = 262;
+const ICMP: i32 = 1;
+const ICMP_V6: i32 = 58;
+const GRE: i32 = 47;
+/// `socket(2)` type of DCCP.
+const TYPE_DCCP: i32 = 6;
+
+pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
+    let gate = Stand::new(plan.ports.transparent);
+    let dns = Stand::new(plan.ports.dns);
+    let link_local = link_local();
+    let mut attempts = Vec::new();
+    for (v6, to) in [(false, V4), (true, V6)] {
+        let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
+        let pick = |v4: &'static str, name6: &'static str| if v6 { name6 } else { v4 };
+        let way = |name, kind, protocol, port| Way {
+            name,
+            domain,
+            kind,
+            protocol,
+            to: SocketAddr::new(to, port),
+        };
+
+        attempts.push(stream(
+            &way(pick("tcp4", "tcp6"), Type::STREAM, TCP, HTTPS),
+            &gate,
+        ));
+        attempts.push(stream(
+            &way(
+                pick("tcp4 to a dns server", "tcp6 to a dns server"),
+                Type::STREAM,
+                TCP,
+                DNS,
+            ),
+            &dns,
+        ));
+        attempts.push(stream(
+            &way(pick("mptcp4", "mptcp6"), Type::STREAM, MPTCP, HTTPS),
+            &gate,
+        ));
+        attempts.push(question(
+            &way(
+                pick("udp4 to a dns server", "udp6 to a dns server"),
+                Type::DGRAM,
+                UDP,
+                DNS,
+            ),
+            &dns,
+        ));
+        attempts.push(datagram(
+            &way(pick("udp4", "udp6"), Type::DGRAM, UDP, HTTPS),
+            b"exeat-init",
+        ));
+        attempts.push(datagram(
+            &way(pick("udplite4", "udplite6"), Type::DGRAM, UDP_LITE, DNS),
+            QUESTION,
+        ));
+        let echo: &[u8] = if v6 {
+            b"\x80\0\0\0\0\x01\0\x01exeat-init"
+        } else {
+            b"\x08\0\0\0\0\x01\0\x01exeat-init"
+        };
+        let icmp = if v6 { ICMP_V6 } else { ICMP };
+        attempts.push(datagram(
+            &way(pick("icmp4", "icmp6"), Type::DGRAM, icmp, 0),
+            echo,
+        ));
+        attempts.push(stream(
+            &way(pick("sctp4", "sctp6"), Type::STREAM, SCTP, HTTPS),
+            &gate,
+        ));
+        attempts.push(stream(
+            &way(pick("dccp4", "dccp6"), Type::from(TYPE_DCCP), DCCP, HTTPS),
+            &gate,
+        ));
+        attempts.push(datagram(
+            &way(pick("raw icmp4", "raw icmp6"), Type::RAW, icmp, 0),
+            echo,
+        ));
+        attempts.push(datagram(
+            &way(pick("raw gre4", "raw gre6"), Type::RAW, GRE, 0),
+            b"exeat-init",
+        ));
+    }
+    for (name, to) in [
+        (
+            "multicast4",
+            SocketAddr::new(Ipv4Addr::new(224, 0, 0, 251).into(), 5353),
+        ),
+        (
+            "broadcast",
+            SocketAddr::new(Ipv4Addr::BROADCAST.into(), HTTPS),
+        ),
+    ] {
+        attempts.push(datagram(
+            &Way {
+                name,
+                domain: Domain::IPV4,
+                kind: Type::DGRAM,
+                protocol: UDP,
+                to,
+            },
+            b"exeat-init",
+        ));
+    }
+    if let Some(scope) = link_local {
+        let to = |address: Ipv6Addr, port| {
+            SocketAddr::V6(std::net::SocketAddrV6::new(address, port, 0, scope))
+        };
+        let neighbour = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xe8a7);
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
+        let way = |name, kind, protocol, to| Way {
+            name,
+            domain: Domain::IPV6,
+            kind,
+            protocol,
+            to,
+        };
+        attempts.push(stream(
+            &way(
+                "tcp6 to a neighbour",
+                Type::STREAM,
+                TCP,
+                to(neighbour, HTTPS),
+            ),
+            &gate,
+        ));
+        attempts.push(datagram(
+            &way(
+                "udp6 to a neighbour",
+                Type::DGRAM,
+                UDP,
+                to(neighbour, HTTPS),
+            ),
+            b"exeat-init",
+        ));
+        attempts.push(datagram(
+            &way("multicast6", Type::DGRAM, UDP, to(group, 5353)),
+            b"exeat-init",
+        ));
+    }
+    attempts.push(frames());
+    attempts
+}
+
+/// A connection must be refused at once, or arrive where it is sent to with where it was going.
+fn stream(way: &Way, stand: &Stand) -> Attempt {
+    let socket = match way.socket() {
+        Ok(socket) => socket,
+        Err(none) => return none,
+    };
+    let started = Instant::now();
+    let outcome = match socket.connect_timeout(&way.to.into(), PATIENCE) {
+        Ok(()) => stand.arrived(way.to),
+        Err(error) => answer(&error, started),
+    };
+    way.made(outcome)
+}
+
+/// A datagram must not be accepted for sending.
+fn datagram(way: &Way, payload: &[u8]) -> Attempt {
+    let socket = match way.socket() {
+        Ok(socket) => socket,
+        Err(none) => return none,
+    };
+    // Without it, a broadcast is refused by the socket and proves nothing about the rules.
+    let _not_a_datagram_socket = socket.set_broadcast(true);
+    let started = Instant::now();
+    let outcome = match socket.send_to(payload, &way.to.into()) {
+        Ok(_) => Outcome::Escaped("sent".to_owned()),
+        Err(error) => answer(&error, started),
+    };
+    way.made(outcome)
+}
+
+/// A question must arrive at the gate's port, whichever server it was for.
+fn question(way: &Way, stand: &Stand) -> Attempt {
+    let socket = match way.socket() {
+        Ok(socket) => socket,
+        Err(none) => return none,
+    };
+    let started = Instant::now();
+    let asked = socket
+        .connect(&way.to.into())
+        .and_then(|()| socket.send(QUESTION));
+    let outcome = match asked {
+        Err(error) => answer(&error, started),
+        Ok(_) if stand.udp.is_empty() => {
+            // Somebody is there already: an answer, or a port that is closed, comes from here.
+            let mut buffer = [MaybeUninit::uninit(); 512];
+            match socket
+                .set_read_timeout(Some(PATIENCE))
+                .and_then(|()| socket.recv(&mut buffer))
+            {
+                Ok(_) => Outcome::Captured,
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    Outcome::Refused(error.to_string())
+                }
+                Err(_) => Outcome::Escaped("nobody answered".to_owned()),
+            }
+        }
+        Ok(_) => stand.asked(),
+    };
+    way.made(outcome)
+}
+
+fn frames() -> Attempt {
+    let outcome = match Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0x0300))) {
+        Ok(_) => Outcome::Escaped("a socket for whole frames was opened".to_owned()),
+        Err(error) => Outcome::NoSocket(error.to_string()),
+    };
+    Attempt {
+        name: "frames",
+        outcome,
+    }
+}
+
+fn answer(error: &io::Error, started: Instant) -> Outcome {
+    if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
+        || started.elapsed() >= PATIENCE
+    {
+        Outcome::Escaped(format!("nothing came back in {} ms", PATIENCE.as_millis()))
+    } else {
+        Outcome::Refused(error.to_string())
+    }
+}
+
+/// An interface through which neighbours can be reached, if there is one.
+fn link_local() -> Option<u32> {
+    let listed = if_nameindex().ok()?;
+    listed
+        .iter()
+        .map(nix::net::if_::Interface::index)
+        .find(|index| *index != 1)
+}
+
+// === impl Way ===
+
+impl Way {
+    fn socket(&self) -> Result<Socket, Attempt> {
+        Socket::new(self.domain, self.kind, Some(Protocol::from(self.protocol)))
+            .map_err(|error| self.made(Outcome::NoSocket(error.to_string())))
+    }
+
+    fn made(&self, outcome: Outcome) -> Attempt {
+        Attempt {
+            name: self.name,
+            outcome,
+        }
+    }
+}
+
+// === impl Stand ===
+
+impl Stand {
+    /// Where the port is taken, the gate is there already and its own tests speak for it.
+    fn new(port: u16) -> Self {
+        let loopbacks = [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ];
+        let tcp: Vec<TcpListener> = loopbacks
+            .iter()
+            .filter_map(|address| TcpListener::bind((*address, port)).ok())
+            .filter(|listener| listener.set_nonblocking(true).is_ok())
+            .collect();
+        let udp: Vec<UdpSocket> = loopbacks
+            .iter()
+            .filter_map(|address| UdpSocket::bind((*address, port)).ok())
+            .filter(|socket| socket.set_nonblocking(true).is_ok())
+            .collect();
+        Self { tcp, udp }
+    }
+
+    /// Whether a connection to `to` was taken here.
+    fn arrived(&self, to: SocketAddr) -> Outcome {
+        if self.tcp.is_empty() {
+            return Outcome::Captured;
+        }
+        // The pod's other processes are captured as well: look through what has come.
+        while let Some(mut stream) = self
+            .tcp
+            .iter()
+            .find_map(|listener| listener.accept().ok())
+            .map(|taken| taken.0)
+        {
+            let socket = SockRef::from(&stream);
+            let original = if to.is_ipv4() {
+                socket.original_dst_v4()
+            } else {
+                socket.original_dst_v6()
+            };
+            let original = original.ok().as_ref().and_then(SockAddr::as_socket);
+            let _none_to_read = stream
+                .set_nonblocking(true)
+                .and_then(|()| stream.read(&mut []));
+            if original
+                .is_some_and(|original| original.ip() == to.ip() && original.port() == to.port())
+            {
+                return Outcome::Captured;
+            }
+        }
+        Outcome::Escaped("somebody else answered".to_owned())
+    }
+
+    /// Whether our question was taken here.
+    fn asked(&self) -> Outcome {
+        let mut buffer = [0; 512];
+        let taken = self.udp.iter().any(|socket| {
+            std::iter::from_fn(|| {
+                socket
+                    .recv(&mut buffer)
+                    .ok()
+                    .map(|length| buffer[..length] == *QUESTION)
+            })
+            .any(|ours| ours)
+        });
+        if taken {
+            Outcome::Captured
+        } else {
+            Outcome::Escaped("it did not arrive at the gate".to_owned())
+        }
+    }
+}
