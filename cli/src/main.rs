@@ -25,12 +25,33 @@ enum Command {
     /// Verify and read the trail
     #[command(subcommand)]
     Audit(audit::Command),
+    /// A part of `run`, started by `run`
+    #[command(name = run::stage::SUBCOMMAND, hide = true)]
+    Stage(run::stage::Arguments),
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Run(arguments) => run::main(arguments),
-        Command::Policy(command) => policy::main(command),
-        Command::Audit(command) => audit::main(command),
+    match Arguments::try_parse() {
+        Ok(arguments) => match arguments.command {
+            Command::Run(arguments) => run::main(arguments),
+            Command::Policy(command) => policy::main(command),
+            Command::Audit(command) => audit::main(command),
+            Command::Stage(arguments) => run::stage::main(&arguments),
+        },
+        Err(error) => usage(&error),
     }
+}
+
+/// Prints what clap has to say: help, the version, or what was not understood.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody to print it to is no reason to fail otherwise.
+    drop(error.print());
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    // 1 or 2 would look like the exit status of the command that was to be run.
+    let running = std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == "run");
+    ExitCode::from(if running { run::stage::NOT_BUILT } else { 2 })
 }
