@@ -111,26 +111,31 @@ impl Upstream {
     }
 
     /// Where TLS is served.
+    #[must_use]
     pub fn tls(&self) -> SocketAddr {
         self.tls
     }
 
     /// Where plaintext HTTP is served.
+    #[must_use]
     pub fn plain(&self) -> SocketAddr {
         self.plain
     }
 
     /// The root that the honest certificates chain to.
+    #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.authority.pem()
     }
 
     /// All requests so far, in order of arrival.
+    #[must_use]
     pub fn requests(&self) -> Vec<Received> {
         self.log.requests()
     }
 
     /// The requests whose path starts with `prefix`.
+    #[must_use]
     pub fn requests_to(&self, prefix: &str) -> Vec<Received> {
         let mut requests = self.log.requests();
         requests.retain(|request| request.path.starts_with(prefix));
@@ -138,6 +143,7 @@ impl Upstream {
     }
 
     /// All connections so far, with the bytes that came in on each (after TLS).
+    #[must_use]
     pub fn connections(&self) -> Vec<Connection> {
         self.log.connections()
     }
@@ -145,6 +151,7 @@ impl Upstream {
     /// Whether these bytes came in on any connection, under TLS or not, in clear.
     ///
     /// HTTP/2 compresses its headers: look in [`Self::requests`] for those.
+    #[must_use]
     pub fn saw(&self, needle: &[u8]) -> bool {
         self.log
             .connections()

@@ -32,4 +32,6 @@ function talk(url) {
 
 (async () => {
   for (const url of process.argv.slice(2)) console.log(JSON.stringify(await talk(url)));
+  // A refused upgrade leaves its connection open; nothing more is wanted from it.
+  process.exit(0);
 })();

@@ -1,6 +1,6 @@
 //! What the upstream answers to each path. A path that means nothing in particular is echoed.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -121,14 +121,14 @@ async fn digest(body: Watched) -> Result<Response<Body>, BoxError> {
             length += data.len();
         }
     }
-    let sum: String = sum
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let sum = sum.finalize();
+    let mut hex = String::new();
+    for byte in sum {
+        write!(hex, "{byte:02x}")?;
+    }
     Ok(json(
         StatusCode::OK,
-        &serde_json::json!({"length": length, "sha256": sum}),
+        &serde_json::json!({"length": length, "sha256": hex}),
     ))
 }
 

@@ -97,11 +97,13 @@ pub(super) struct Recorded<S> {
 
 impl Received {
     /// A header's value as text, the first if there are several.
+    #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// Whether the text is anywhere in the request: in query, path, header or kept body.
+    #[must_use]
     pub fn mentions(&self, text: &str) -> bool {
         self.path.contains(text)
             || self
