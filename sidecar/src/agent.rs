@@ -12,5 +12,6 @@ pub mod names;
 pub mod origin;
 pub mod sniff;
 pub mod stream;
+pub mod strict;
 pub mod terminate;
 pub mod trace;

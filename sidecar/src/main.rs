@@ -1,2 +1,83 @@
-//! Placeholder.
-fn main() {}
+//! `exeat-sidecar`: the gate as a process. Arguments, sockets, signals; nothing else.
+
+mod args;
+mod authority_file;
+mod sockets;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use exeat_sidecar::{gate::Gate, process::confine};
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::{Arguments, Command, Serve};
+
+// Buffers come and go in waves: the system's allocator keeps what a wave took, this one gives it
+// back after `dirty_decay_ms`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// `EX_CONFIG` of sysexits.h: set up wrongly; trying again changes nothing.
+const EXIT_CONFIGURATION: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Healthz(healthz)) => healthz.run(),
+        None => match serve(arguments.serve) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!("{error:#}");
+                ExitCode::from(EXIT_CONFIGURATION)
+            }
+        },
+    }
+}
+
+fn serve(arguments: Serve) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log)
+        .context("--log is not a filter; use for example `info` or `exeat_sidecar=debug`")?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    // Before the first secret is read: no core dump and no debugger sees it.
+    let confinement = confine::process()?;
+    tracing::debug!(?confinement, "process confined");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(arguments.workers)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(run(arguments))
+}
+
+async fn run(arguments: Serve) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listeners = sockets::bind(&arguments)?;
+    let grace = Duration::from_secs(arguments.grace_seconds);
+    let (ca_out, bundle_out) = (arguments.ca_out.clone(), arguments.ca_bundle_out.clone());
+    let gate = Gate::start(arguments.into_settings(), listeners).await?;
+    if let Some(path) = &ca_out {
+        authority_file::write(path, &[gate.ca_pem()])?;
+    }
+    if let Some(path) = &bundle_out {
+        let roots = authority_file::system_roots();
+        authority_file::write(path, &[&roots, gate.ca_pem()])?;
+    }
+    tracing::info!(status = %gate.policies().status(), "exeat-sidecar is ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; a second signal stops at once");
+    tokio::select! {
+        () = gate.shutdown(grace) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

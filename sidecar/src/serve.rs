@@ -31,6 +31,7 @@ use crate::{
         origin::{Origin, OriginError},
         sniff::SniffError,
         stream::Transport,
+        strict::Strict,
         terminate::HandshakeError,
     },
     decide::{self, Refusal},
@@ -131,7 +132,7 @@ where
         }
     } else {
         let connection = http1_server()
-            .serve_connection(TokioIo::new(io), service)
+            .serve_connection(TokioIo::new(Strict::new(io)), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         tokio::select! {

@@ -17,6 +17,7 @@ use super::{
     identify::Identity,
     origin::Origin,
     stream::Transport,
+    strict::Strict,
 };
 use crate::{
     flow,
@@ -34,7 +35,7 @@ pub async fn serve(pod: &Arc<Pod>, tcp: TcpStream) {
         })
     };
     let connection = serve::http1_server()
-        .serve_connection(TokioIo::new(tcp), service)
+        .serve_connection(TokioIo::new(Strict::new(tcp)), service)
         .with_upgrades();
     match connection.await {
         Err(error) if error.is_parse() => {

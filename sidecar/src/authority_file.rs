@@ -1,0 +1,49 @@
+//! Where clients find the pod's authority: a file that is replaced whole, never followed elsewhere.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use anyhow::Context as _;
+
+/// Where distributions keep their bundle of roots.
+const BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// The system's roots as PEM; empty where it has none.
+pub(crate) fn system_roots() -> String {
+    BUNDLES
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok())
+        .unwrap_or_default()
+}
+
+/// Writes `parts` to `path`, world-readable, in one step. The file is made beside it first and must
+/// not exist: a link that somebody put there is not followed.
+pub(crate) fn write(path: &Path, parts: &[&str]) -> anyhow::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let beside = path.with_file_name(name);
+    let told = || format!("writing certificates to {}", path.display());
+    drop(fs::remove_file(&beside));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&beside)
+        .with_context(told)?;
+    for part in parts {
+        file.write_all(part.as_bytes()).with_context(told)?;
+        if !part.is_empty() && !part.ends_with('\n') {
+            file.write_all(b"\n").with_context(told)?;
+        }
+    }
+    file.sync_all().with_context(told)?;
+    fs::rename(&beside, path).with_context(told)
+}
