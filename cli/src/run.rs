@@ -16,6 +16,7 @@ mod keeper;
 mod lines;
 mod namespace;
 mod network;
+mod policies;
 mod prepare;
 pub(crate) mod stage;
 mod trust;
@@ -25,7 +26,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -38,8 +39,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use channel::Channel;
+use gate::{Gate, StartError};
 use keeper::{Order, Report};
 use lines::Lines;
+use policies::Policies;
 use prepare::Prepared;
 use stage::Name;
 
@@ -88,6 +91,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
 
+    /// A folder that the command may read but change nothing in, and policies may be replaced in
+    #[arg(long, value_name = "FOLDER")]
+    read_only: Vec<PathBuf>,
+
     /// Let the command open Unix sockets: D-Bus, a container engine, ssh-agent are ways out
     #[arg(long)]
     allow_unix_sockets: bool,
@@ -117,7 +124,7 @@ enum NotBuilt {
     #[error(transparent)]
     Prepare(#[from] prepare::PrepareError),
     #[error(transparent)]
-    Gate(#[from] gate::StartError),
+    Gate(#[from] StartError),
     #[error("the gate could not be set up: {0}")]
     Io(#[from] io::Error),
     #[error("the gate could not be set up: {0}")]
@@ -171,7 +178,7 @@ fn run(arguments: Arguments) -> Result<u8, NotBuilt> {
     let Report::Listening(kinds) = report else {
         return Err(NotBuilt::Protocol);
     };
-    let listeners = gate::listeners(kinds, fds)?;
+    let listeners = gate::listeners(&kinds, fds)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -179,62 +186,95 @@ fn run(arguments: Arguments) -> Result<u8, NotBuilt> {
     let (ended, end) = oneshot::channel();
     std::thread::spawn(move || ended.send(child.wait()));
     let code = runtime.block_on(async {
-        let gate = gate::start(&prepared, listeners).await?;
-        prepared.publish(gate.ca_pem())?;
-        keeper.send(
-            &Order::Start {
-                files: prepared.files()?,
-                folder: prepared.folder.clone(),
-                unix_sockets: arguments.allow_unix_sockets,
-            },
-            &[],
+        let policies = Policies::new(
+            prepared.private.path(),
+            arguments.policy.iter().zip(&prepared.policies),
+            &prepared.read_only,
         )?;
-        watch_over(gate, keeper, signals, end, lines).await
+        let gate = Gate::start(gate::settings(&prepared, policies.source()), listeners).await?;
+        prepared.publish(gate.ca_pem())?;
+        let start = Order::Start {
+            files: prepared.files()?,
+            folder: prepared.folder.clone(),
+            unix_sockets: arguments.allow_unix_sockets,
+        };
+        keeper.send(&start, &[])?;
+        let run = Run {
+            gate,
+            keeper,
+            policies,
+            signals,
+            end,
+            lines,
+        };
+        run.watch_over().await
     });
-    // A thread that waits for the keeper must not hold up the end.
+    // A thread that waits for a signal must not hold up the end.
     runtime.shutdown_background();
     code
 }
 
-/// Tells of denials and passes signals on until the command has ended; then closes the gate.
-async fn watch_over(
-    gate: gate::Gate,
+/// A run whose command has been started.
+struct Run {
+    gate: Gate,
     keeper: Channel,
+    policies: Policies,
     signals: SignalFd,
-    mut end: oneshot::Receiver<io::Result<std::process::ExitStatus>>,
-    mut lines: Lines,
-) -> Result<u8, NotBuilt> {
-    let mut events = gate.events();
-    let mut signals = heard(signals);
-    let mut reports = reports(keeper.try_clone()?);
-    let status = loop {
-        tokio::select! {
-            status = &mut end => break status.map_err(|_| NotBuilt::Protocol)??,
-            event = events.recv() => match event {
-                Ok(line) => lines.record(&line),
-                Err(RecvError::Lagged(missed)) => {
-                    lines.say(format_args!("{missed} records were not looked at here; the journal has them"));
+    end: oneshot::Receiver<io::Result<ExitStatus>>,
+    lines: Lines,
+}
+
+// === impl Run ===
+
+impl Run {
+    /// Tells of denials and passes signals on until the command has ended; then closes the gate.
+    async fn watch_over(mut self) -> Result<u8, NotBuilt> {
+        let mut events = self.gate.events();
+        let mut signals = heard(self.signals);
+        let mut reports = reports(self.keeper.try_clone()?);
+        let mut statuses = self.gate.policies().statuses();
+        statuses.mark_unchanged();
+        let rename = self.policies.names();
+        let (tell, mut refused) = mpsc::unbounded_channel();
+        let watch = self.policies.watch(tell);
+        let status = loop {
+            tokio::select! {
+                status = &mut self.end => break status,
+                event = events.recv() => match event {
+                    Ok(line) => self.lines.record(&line),
+                    Err(RecvError::Lagged(missed)) => self.lines.say(format_args!(
+                        "{missed} records came too fast to be looked at here; the journal has them"
+                    )),
+                    // The gate tells nothing any more; the command's end is near.
+                    Err(RecvError::Closed) => break self.end.await,
+                },
+                Ok(()) = statuses.changed() => {
+                    let status = statuses.borrow_and_update().to_string();
+                    self.lines.say(format_args!("policy: {}", rename(&status)));
                 }
-                // The gate tells nothing any more; the command's end is near.
-                Err(RecvError::Closed) => break end.await.map_err(|_| NotBuilt::Protocol)??,
-            },
-            Some(Report::Replaced(files)) = reports.recv() => {
-                for file in files {
-                    lines.say(format_args!(
-                        "`{}` was replaced from outside, and is protected again; until then the \
-                         command could reach the new file: change it in place instead",
-                        file.display()
-                    ));
+                Some(refused) = refused.recv() => self.lines.say(refused),
+                Some(Report::Replaced(files)) = reports.recv() => {
+                    for file in files {
+                        self.lines.say(format_args!(
+                            "`{}` was replaced from outside, and is hidden again; the command \
+                             could have read the new file before: write into the file itself, or \
+                             use a folder that the command can't read",
+                            file.display()
+                        ));
+                    }
+                }
+                Some(signal) = signals.recv() => {
+                    drop(self.keeper.send(&Order::Signal(signal), &[]));
                 }
             }
-            Some(signal) = signals.recv() => drop(keeper.send(&Order::Signal(signal), &[])),
+        };
+        drop(watch);
+        self.gate.shutdown(GRACE).await;
+        while let Ok(line) = events.try_recv() {
+            self.lines.record(&line);
         }
-    };
-    gate.shutdown(GRACE).await;
-    while let Ok(line) = events.try_recv() {
-        lines.record(&line);
+        Ok(stage::exit_code(status.map_err(|_| NotBuilt::Protocol)??))
     }
-    Ok(stage::exit_code(status))
 }
 
 /// What the keeper reports, read where waiting is allowed.
@@ -256,7 +296,9 @@ fn heard(signals: SignalFd) -> mpsc::UnboundedReceiver<i32> {
     std::thread::spawn(move || {
         loop {
             let mut fds = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
-            drop(poll(&mut fds, None));
+            if poll(&mut fds, None).is_err() {
+                continue;
+            }
             while let Ok(Some(signal)) = signals.read_signal() {
                 // What the terminal sends, it has sent to the command as well.
                 let told = signal.ssi_code == nix::libc::SI_KERNEL;

@@ -10,10 +10,15 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change,
     mount_move, mount_remount,
@@ -118,7 +123,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Covers again what lost its cover, and tells which files those are.
+    /// Covers again what lost its cover, and tells which hidden files those are.
     pub(super) fn repair(&self) -> Result<Vec<PathBuf>, FilesError> {
         let nothing = self.private.join(NOTHING);
         let nothing = fs::metadata(&nothing).map_err(failed("looked at", &nothing))?;
@@ -138,11 +143,8 @@ impl Plan {
         for file in &self.read_only {
             match statvfs(file) {
                 Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => {}
-                Ok(_) => {
-                    make_read_only(file)?;
-                    bare.push(file.clone());
-                }
-                Err(rustix::io::Errno::NOENT) => {}
+                Ok(_) => make_read_only(file)?,
+                Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed("looked at", file)(error)),
             }
         }
@@ -204,32 +206,109 @@ pub(super) fn mount_proc() -> Result<(), FilesError> {
     Ok(())
 }
 
-/// A descriptor that polls as an exception whenever a mount of this namespace comes or goes.
-pub(super) fn mount_events() -> Result<File, FilesError> {
-    let path = Path::new("/proc/self/mountinfo");
-    File::open(path).map_err(failed("watched", path))
+/// Tells when a cover may have fallen: a mount has gone, or a name in a folder has changed.
+#[derive(Debug)]
+pub(super) struct Events {
+    mounts: File,
+    names: OwnedFd,
 }
 
-/// Covers a file or folder with itself, read-only.
+// === impl Events ===
+
+impl Events {
+    pub(super) fn new(plan: &Plan) -> Result<Self, FilesError> {
+        let table = Path::new("/proc/self/mountinfo");
+        let mounts = File::open(table).map_err(failed("watched", table))?;
+        let names = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
+            .map_err(failed("watched", table))?;
+        for file in plan.hidden.iter().chain(&plan.read_only) {
+            let Some(folder) = file.parent() else {
+                continue;
+            };
+            let flags = WatchFlags::CREATE
+                | WatchFlags::DELETE
+                | WatchFlags::MOVED_FROM
+                | WatchFlags::MOVED_TO;
+            inotify::add_watch(&names, folder, flags).map_err(failed("watched", folder))?;
+        }
+        Ok(Self { mounts, names })
+    }
+
+    /// What to wait at.
+    pub(super) fn poll(&self) -> [PollFd<'_>; 2] {
+        [
+            PollFd::new(&self.mounts, PollFlags::PRI),
+            PollFd::new(&self.names, PollFlags::IN),
+        ]
+    }
+
+    /// Forgets what has been told.
+    pub(super) fn clear(&self) {
+        let mut buffer = [0_u8; 4096];
+        while rustix::io::read(&self.names, &mut buffer[..]).is_ok_and(|read| read > 0) {}
+    }
+}
+
+/// Covers a file or folder with itself, read-only, with all that is mounted in it.
 fn make_read_only(path: &Path) -> Result<(), FilesError> {
     mount_bind_recursive(path, path).map_err(failed("made read-only", path))?;
-    let found = statvfs(path).map_err(failed("looked at", path))?.f_flag;
-    // What the mount below forbids stays forbidden; the kernel refuses to take it back.
-    let kept = [
-        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
-        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
-        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
-        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
-        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
-    ];
-    let flags = kept
-        .into_iter()
-        .filter(|(flag, _)| found.contains(*flag))
-        .fold(MountFlags::BIND | MountFlags::RDONLY, |flags, (_, flag)| {
-            flags | flag
-        });
-    mount_remount(path, flags, c"").map_err(failed("made read-only", path))
+    for mount in mounts_in(path)? {
+        let found = match statvfs(&mount) {
+            Ok(found) => found.f_flag,
+            // Covered by another, or not for this user to look at.
+            Err(Errno::NOENT | Errno::ACCESS) => continue,
+            Err(error) => return Err(failed("looked at", &mount)(error)),
+        };
+        // What the mount below forbids stays forbidden; the kernel refuses to take it back.
+        let kept = [
+            (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+            (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+            (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+            (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+            (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+            (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+        ];
+        let flags = kept
+            .into_iter()
+            .filter(|(flag, _)| found.contains(*flag))
+            .fold(MountFlags::BIND | MountFlags::RDONLY, |flags, (_, flag)| {
+                flags | flag
+            });
+        mount_remount(&mount, flags, c"").map_err(failed("made read-only", &mount))?;
+    }
+    Ok(())
+}
+
+/// The mounts at and below a path.
+fn mounts_in(path: &Path) -> Result<Vec<PathBuf>, FilesError> {
+    let table = Path::new("/proc/self/mountinfo");
+    let lines = fs::read(table).map_err(failed("read", table))?;
+    let mut mounts: Vec<_> = lines
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(|field| PathBuf::from(OsString::from_vec(unescape(field))))
+        .filter(|mount| mount.starts_with(path))
+        .collect();
+    mounts.sort();
+    mounts.dedup();
+    Ok(mounts)
+}
+
+/// The kernel writes spaces, tabs, line ends and backslashes as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [byte, after @ ..] = rest {
+        let octal = after
+            .get(..3)
+            .filter(|_| *byte == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        (plain, rest) = match octal {
+            Some(octal) => ([plain, vec![octal]].concat(), &after[3..]),
+            None => ([plain, vec![*byte]].concat(), after),
+        };
+    }
+    plain
 }
 
 /// Puts a small `/dev` over the host's.

@@ -4,10 +4,10 @@
 //! buries the processes that nobody else waits for. It is the command's equal, and holds nothing
 //! worth taking: no descriptor but the one it is told signals by. In doubt nothing is started.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -77,7 +77,7 @@ pub(super) fn main(command: &[OsString]) -> Result<u8, Broken> {
         Ok(child) => child,
         Err(error) => {
             lines::not_started(program, &error);
-            let missing = error.kind() == io::ErrorKind::NotFound;
+            let missing = error.kind() == io::ErrorKind::NotFound || !is_there(program);
             return Ok(if missing { NOT_FOUND } else { NOT_EXECUTABLE });
         }
     };
@@ -107,6 +107,15 @@ pub(super) fn main(command: &[OsString]) -> Result<u8, Broken> {
             }
         }
     }
+}
+
+/// Is there such a command? A folder of `PATH` that may not be entered looks like one to the kernel.
+fn is_there(program: &OsStr) -> bool {
+    if Path::new(program).components().count() > 1 {
+        return true;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
 /// Waits for every process that has ended; the status of `child`, if it is among them.

@@ -1,46 +1,24 @@
 //! The gate of a run: the sidecar's own, with the listeners that the keeper made.
 
+use std::io;
+use std::os::fd::OwnedFd;
+
+use exeat_sidecar::gate::{DEFAULT_JOURNAL_BYTES, Settings};
+pub(super) use exeat_sidecar::gate::{Gate, Listeners, StartError};
+use exeat_sidecar::ledger::{self, JournalConfig, Principal};
+use exeat_sidecar::process::reload::{Labels, PolicySource};
+
+use super::Durability;
 use super::network::Kind;
 use super::prepare::Prepared;
-use std::io;
-use std::net::{TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::Duration;
-
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub(super) struct StartError;
-
-#[derive(Default)]
-pub(super) struct Listeners {
-    transparent: Vec<TcpListener>,
-    explicit: Vec<TcpListener>,
-    dns_udp: Vec<UdpSocket>,
-    dns_tcp: Vec<TcpListener>,
-}
-
-pub(super) struct Gate {
-    _l: Listeners,
-    tx: tokio::sync::broadcast::Sender<Arc<str>>,
-}
-impl Gate {
-    pub(super) fn ca_pem(&self) -> &str {
-        ""
-    }
-    pub(super) fn events(&self) -> tokio::sync::broadcast::Receiver<Arc<str>> {
-        self.tx.subscribe()
-    }
-    pub(super) async fn shutdown(self, _grace: Duration) {}
-}
 
 /// Sorts what the keeper sent.
-pub(super) fn listeners(kinds: Vec<Kind>, fds: Vec<OwnedFd>) -> io::Result<Listeners> {
+pub(super) fn listeners(kinds: &[Kind], fds: Vec<OwnedFd>) -> io::Result<Listeners> {
     if kinds.len() != fds.len() {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut listeners = Listeners::default();
-    for (kind, fd) in kinds.into_iter().zip(fds) {
+    for (kind, fd) in kinds.iter().zip(fds) {
         match kind {
             Kind::Transparent => listeners.transparent.push(fd.into()),
             Kind::Explicit => listeners.explicit.push(fd.into()),
@@ -51,15 +29,30 @@ pub(super) fn listeners(kinds: Vec<Kind>, fds: Vec<OwnedFd>) -> io::Result<Liste
     Ok(listeners)
 }
 
-/// Opens the gate.
-pub(super) async fn start(prepared: &Prepared, listeners: Listeners) -> Result<Gate, StartError> {
-    std::fs::File::options()
-        .append(true)
-        .create(true)
-        .open(&prepared.audit)
-        .map_err(|_| StartError)?;
-    Ok(Gate {
-        _l: listeners,
-        tx: tokio::sync::broadcast::channel(16).0,
-    })
+/// What the gate is set up with.
+pub(super) fn settings(prepared: &Prepared, policy: PolicySource) -> Settings {
+    let mut settings = Settings::new(policy, prepared.audit.clone());
+    settings.labels = Labels {
+        given: prepared.labels.clone(),
+        file: None,
+    };
+    settings.journal = JournalConfig {
+        path: prepared.audit.clone(),
+        durability: match prepared.durability {
+            Durability::Written => ledger::Durability::Written,
+            Durability::Synced => ledger::Durability::Synced,
+        },
+        max_bytes: DEFAULT_JOURNAL_BYTES,
+    };
+    settings.credential_files.clone_from(&prepared.credentials);
+    settings.upstream_ca.clone_from(&prepared.upstream_ca);
+    settings.resolve.clone_from(&prepared.resolve);
+    settings.otlp.clone_from(&prepared.otlp);
+    settings.principal = Principal {
+        pod: Some(format!("run-{}", std::process::id())),
+        uid: Some(nix::unistd::Uid::effective().to_string()),
+        labels: prepared.labels.clone().unwrap_or_default(),
+        ..Principal::default()
+    };
+    settings
 }

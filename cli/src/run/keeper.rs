@@ -111,22 +111,25 @@ fn keep(
     signals: &SignalFd,
     files: &Plan,
 ) -> Result<ExitStatus, Broken> {
-    let mounts = files::mount_events()?;
+    let covers = files::Events::new(files)?;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
+        let [mounts, names] = covers.poll();
         let mut fds = [
             PollFd::new(gate, PollFlags::IN),
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
-            PollFd::new(&mounts, PollFlags::PRI),
+            mounts,
+            names,
         ];
         rustix::io::retry_on_intr(|| poll(&mut fds, None)).map_err(io::Error::from)?;
-        let [from_gate, from_kernel, from_mounts] = fds.map(|fd| !fd.revents().is_empty());
+        let [from_gate, from_kernel, mounts, names] = fds.map(|fd| !fd.revents().is_empty());
         if from_kernel {
             while signals.read_signal()?.is_some() {}
         }
-        if from_mounts {
+        if mounts || names {
+            covers.clear();
             let replaced = files.repair()?;
             if !replaced.is_empty() {
                 gate.send(&Report::Replaced(replaced), &[])?;

@@ -17,7 +17,7 @@ use super::trust::{self, Places};
 use super::{Arguments, Durability};
 
 /// A policy of ten thousand rules is a megabyte.
-const MAX_POLICY: u64 = 16 << 20;
+pub(super) const MAX_POLICY: u64 = 16 << 20;
 
 /// What a run needs to know.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Prepared {
     pub(super) durability: Durability,
     pub(super) credentials: BTreeMap<String, PathBuf>,
     pub(super) upstream_ca: Vec<PathBuf>,
+    /// Folders in which the command may change nothing.
+    pub(super) read_only: Vec<PathBuf>,
     pub(super) resolve: Vec<(exeat_policy::Host, std::net::IpAddr)>,
     pub(super) otlp: Option<String>,
     pub(super) places: Places,
@@ -89,6 +91,8 @@ impl Prepared {
         let remarks = remarks(&plan, &credentials);
         let upstream_ca = real_files("the certificate file", &arguments.upstream_ca)?;
 
+        let read_only = folders(&arguments.read_only)?;
+
         let private = tempfile::Builder::new()
             .prefix("exeat-")
             .tempdir()
@@ -107,6 +111,7 @@ impl Prepared {
             durability: arguments.durability,
             credentials,
             upstream_ca,
+            read_only,
             resolve: arguments.resolve.clone(),
             otlp: arguments.otlp.clone(),
             places: Places::find(),
@@ -129,7 +134,12 @@ impl Prepared {
         }
         hidden.sort();
         hidden.dedup();
-        let mut read_only = [&self.policies[..], &self.upstream_ca[..]].concat();
+        let mut read_only = [
+            &self.read_only[..],
+            &self.policies[..],
+            &self.upstream_ca[..],
+        ]
+        .concat();
         read_only.sort();
         read_only.dedup();
         Ok(Plan {
@@ -212,6 +222,24 @@ fn labels(given: &[(String, String)]) -> Result<Option<BTreeMap<String, String>>
         }
     }
     Ok((!labels.is_empty()).then_some(labels))
+}
+
+fn folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, PrepareError> {
+    paths
+        .iter()
+        .map(|path| {
+            let unusable = |error| PrepareError::Unusable {
+                what: "the folder",
+                path: path.clone(),
+                error,
+            };
+            let real = fs::canonicalize(path).map_err(unusable)?;
+            if !real.is_dir() {
+                return Err(unusable(io::ErrorKind::NotADirectory.into()));
+            }
+            Ok(real)
+        })
+        .collect()
 }
 
 fn real_files(what: &'static str, paths: &[PathBuf]) -> Result<Vec<PathBuf>, PrepareError> {
