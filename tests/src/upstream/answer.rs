@@ -95,6 +95,7 @@ async fn route(
         ("duplex", _) => Ok(stream::duplex(body)),
         ("cut", _) => Ok(stream::cut()),
         ("digest", _) => digest(body).await,
+        ("reports" | "comments", _) => Ok(signed_in(head, path)),
         ("git", _) => git::answer(site.git_root.as_deref(), rest, head, body).await,
         ("v1", &Method::POST | &Method::GET) if models::knows(rest) => {
             models::answer(rest, head, body).await
@@ -108,6 +109,20 @@ async fn echo(body: Watched) -> Result<Response<Body>, BoxError> {
     let entry = body.entry().clone();
     body.read().await?;
     Ok(json(StatusCode::OK, &entry.get().json()))
+}
+
+/// What an API says to those it knows, without repeating what they showed.
+fn signed_in(head: &http::request::Parts, path: &str) -> Response<Body> {
+    let known = head.headers.contains_key(header::AUTHORIZATION);
+    let (status, said) = if known {
+        (StatusCode::OK, "welcome")
+    } else {
+        (StatusCode::UNAUTHORIZED, "who are you?")
+    };
+    json(
+        status,
+        &serde_json::json!({"path": path, "signed_in": known, "said": said}),
+    )
 }
 
 /// What a large upload came to, without sending it back.

@@ -1,0 +1,45 @@
+#!/bin/sh
+# The demo's agent: an ordinary program with ordinary tools. It knows nothing of Exeat, and has no
+# secret: where an SDK insists on a key, it gets a word that is worth nothing.
+#
+#     agent.sh PYTHON      (in an empty folder, under `exeat run`)
+set -u
+here=$(dirname "$0")
+python=$1
+api=https://api.demo.test:8443
+
+say() { printf '\n%s\n' "$*"; }
+show() { sed 's/^/    /'; }
+
+say "curl reads a report (the API knows only those who sign in)"
+curl -sS --max-time 20 "$api/reports/today" | show
+echo
+
+say "git clones the source"
+git clone --quiet https://git.demo.test:8443/git/acme/tool.git tool &&
+    git -C tool log --oneline | show
+
+say "the OpenAI SDK asks a model, and the answer streams"
+"$python" "$here/model.py" gpt-5-mini | show
+
+say "the MCP SDK lists the tools, and searches the tickets"
+"$python" "$here/tools.py" search_tickets | show
+
+say "node's fetch writes a comment on ticket 17"
+node "$here/comment.mjs" 17 | show
+
+say "and what the policy does not say:"
+printf '  git push          '
+(cd tool && git commit --quiet --allow-empty -m "from the agent" \
+    && git push --quiet origin HEAD:main 2>&1) | tail -n 1
+printf '  DELETE a report   '
+curl -sS --max-time 20 -X DELETE -o /dev/null -w '%{http_code}\n' "$api/reports/today"
+printf '  comment on 99     '
+node "$here/comment.mjs" 99
+printf '  another model     '
+"$python" "$here/model.py" the-expensive-one
+printf '  another tool      '
+"$python" "$here/tools.py" delete_tickets
+
+say "Now a prompt injection has turned the agent, and it looks for a way out:"
+exec "$python" "$here/escape.py"
