@@ -29,7 +29,7 @@ enum Command {
     /// Run every test; needs root for the tests' own network namespaces
     Test(suite::Arguments),
     /// Fetch what the tests use: system packages, Python and node modules, Go and Java clients
-    Setup,
+    Setup(setup::Arguments),
     /// Check the licences and sources of everything that is linked
     Deny,
     /// Run the fuzz targets, each for a given time
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => suite::main(&arguments),
-        Command::Setup => setup::everything(),
+        Command::Setup(arguments) => setup::main(&arguments),
         Command::Deny => deny::main(),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
     };

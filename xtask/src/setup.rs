@@ -5,11 +5,13 @@
 
 use std::{
     fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 
 use crate::shell::{cache, cargo, find, is_root, quietly, root, run};
 
@@ -37,6 +39,23 @@ const TESTS: &[Need] = &[
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
 ];
+
+/// What `cargo xtask setup` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Only what the demo and the examples use; prints the Python that has it
+    #[arg(long)]
+    demo: bool,
+}
+
+pub(crate) fn main(arguments: &Arguments) -> Result<()> {
+    if arguments.demo {
+        let python = demo()?;
+        writeln!(io::stdout(), "{}", python.display())?;
+        return Ok(());
+    }
+    everything()
+}
 
 /// All that the tests use.
 pub(crate) fn everything() -> Result<()> {

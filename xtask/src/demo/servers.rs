@@ -56,7 +56,7 @@ impl Servers {
                 .arg("--git-root")
                 .arg(folder.join("git"))
                 .arg("--log")
-                .arg(&servers.log.clone())
+                .arg(servers.log.clone())
                 .arg("--ca-out")
                 .arg(folder.join("upstream-ca.pem"))
                 .stdout(Stdio::piped())
