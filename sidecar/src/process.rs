@@ -1,4 +1,8 @@
-//! See the crate's documentation.
+//! What runs beside the flow: the policy kept up to date, health, counters, and what the process
+//! gives up for itself.
+
+pub mod confine;
+pub mod health;
 pub mod held;
 pub mod metrics;
 pub mod reload;

@@ -357,7 +357,8 @@ fn edns_is_answered_in_kind() {
     edns.set_version(1);
     message.set_edns(edns);
     let reply = ask(&bed.context, &message);
-    assert_eq!(reply.metadata.response_code, ResponseCode::BADVERS);
+    // 16 is BADVERS here, and BADSIG where there are signatures.
+    assert_eq!(u16::from(reply.metadata.response_code), 16);
     assert!(reply.answers.is_empty());
 
     let plain = ask(&bed.context, &query("api.github.com.", RecordType::A));
