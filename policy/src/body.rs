@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::call::{Content, HttpCall};
 
-pub(crate) use inference::endpoint;
 pub use inference::{Dialect, Provider};
+pub(crate) use inference::{Endpoint, endpoint};
 
 /// An MCP message larger than this is denied: arguments are data for a tool, not files.
 pub const MCP_LIMIT: usize = 1024 * 1024;

@@ -17,6 +17,7 @@ pub mod path;
 pub mod plan;
 pub mod reason;
 pub mod source;
+pub mod target;
 pub mod verdict;
 
 mod compile;
@@ -25,7 +26,7 @@ mod expression;
 mod pattern;
 mod tree;
 
-pub use body::{BodyNeed, InferenceCall, McpBody, McpCall, McpMessage, RpcId};
+pub use body::{BodyNeed, Dialect, InferenceCall, McpBody, McpCall, McpMessage, Provider, RpcId};
 pub use call::{Call, Content, Destination, HttpCall, Protocol, Scheme, Treatment};
 pub use compile::compile;
 pub use credential::{Credential, Inject, SecretRef};
@@ -36,4 +37,5 @@ pub use plan::Plan;
 pub use plan::explain::{Explanation, NearMiss};
 pub use reason::Reason;
 pub use source::Source;
+pub use target::{Target, TargetError};
 pub use verdict::{CaSource, Denial, Grant, Mode, UpstreamTls, Verdict};

@@ -1,14 +1,32 @@
-//! Stub.
+//! The compiled policies: an immutable plan that answers what may be done with a call.
+//!
+//! Deny is the zero value. A denial of any policy wins over every allow; an allow needs its rule
+//! to fit in every part and its `when` to be true; a rule that can't be evaluated allows nothing.
+//!
+//! Policies in `Shadow` never refuse. Where only such policies apply, what they would have refused
+//! passes, marked, without a credential and without leave for special-purpose addresses. Where
+//! others apply as well, the others alone decide, and a Shadow denial is only noted.
+
 pub mod explain;
+
+mod canonical;
+mod judge;
+mod message;
+pub(crate) mod rule;
+mod table;
 
 use std::sync::Arc;
 
-use crate::body::BodyNeed;
-use crate::call::{Call, Destination, HttpCall, Treatment};
+use crate::body::Endpoint;
+use crate::body::{BodyNeed, INFERENCE_LIMIT, MCP_LIMIT, endpoint};
+use crate::call::{Call, Content, Destination, HttpCall, Protocol, Treatment};
 use crate::credential::Credential;
 use crate::host::Host;
 use crate::reason::Reason;
-use crate::verdict::{Denial, Verdict};
+use crate::verdict::{Denial, Grant, Mode, UpstreamTls, Verdict};
+use judge::Miss;
+use rule::{Kind, Rule};
+use table::Table;
 
 /// The compiled policies: immutable, cheap to ask.
 #[derive(Debug)]
@@ -16,20 +34,66 @@ pub struct Plan {
     generation: u64,
     digest: String,
     credentials: Vec<Arc<Credential>>,
+    /// The policies that apply, by name.
+    policies: Vec<Arc<str>>,
+    mode: Mode,
+    allow: Table,
+    deny: Table,
+    /// Denials of Shadow policies beside enforced ones.
+    shadow_deny: Table,
 }
+
+/// What a plan is made of: the rules of the policies that decide, and those that only watch.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    pub(crate) policies: Vec<Arc<str>>,
+    pub(crate) shadow: bool,
+    pub(crate) allow: Vec<Rule>,
+    pub(crate) deny: Vec<Rule>,
+    pub(crate) shadow_deny: Vec<Rule>,
+}
+
+// === impl Plan ===
 
 impl Plan {
     /// A plan that denies everything.
     #[must_use]
     pub fn deny_all(generation: u64) -> Self {
+        Self::new(Parts::default(), generation)
+    }
+
+    pub(crate) fn new(parts: Parts, generation: u64) -> Self {
+        let allow = Table::new(parts.allow, false);
+        let deny = Table::new(parts.deny, true);
+        let shadow_deny = Table::new(parts.shadow_deny, true);
+        let mode = if parts.shadow {
+            Mode::Shadow
+        } else {
+            Mode::Enforce
+        };
+        let mut credentials: Vec<Arc<Credential>> = Vec::new();
+        for credential in allow.rules().filter_map(|rule| rule.credential.as_ref()) {
+            if !credentials.contains(credential) {
+                credentials.push(Arc::clone(credential));
+            }
+        }
+        let mut policies = parts.policies;
+        policies.sort();
+        let digest = canonical::digest(mode, &policies, &allow, &deny, &shadow_deny);
         Self {
             generation,
-            digest: String::new(),
-            credentials: Vec::new(),
+            digest,
+            credentials,
+            policies,
+            mode,
+            allow,
+            deny,
+            shadow_deny,
         }
     }
 
-    /// `sha256:…` of the canonical form.
+    /// `sha256:…` of the canonical form. Independent of the order of files and rules, and of the
+    /// generation.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
@@ -41,33 +105,225 @@ impl Plan {
         self.generation
     }
 
-    /// Whether DNS may answer this name.
+    /// The policies that apply, as `namespace/name`, sorted.
     #[must_use]
-    pub fn resolves(&self, _host: &Host) -> bool {
-        false
+    pub fn policies(&self) -> &[Arc<str>] {
+        &self.policies
+    }
+
+    /// Whether denials count: `Shadow` only if every policy that applies is.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether DNS may answer this name: some rule could allow a call there.
+    #[must_use]
+    pub fn resolves(&self, host: &Host) -> bool {
+        if host.ip().is_some() {
+            return false;
+        }
+        if self.mode == Mode::Shadow {
+            return true;
+        }
+        let denied = self.deny.on_host(host).any(|rule| {
+            rule.is_total() && rule.scope.ports.is_empty() && rule.scope.scheme.is_none()
+        });
+        !denied && self.allow.on_host(host).next().is_some()
     }
 
     /// How connections to this destination are handled.
     #[must_use]
-    pub fn treatment(&self, _host: &Host, _port: u16) -> Treatment {
-        Treatment::Intercept
+    pub fn treatment(&self, host: &Host, port: u16) -> Treatment {
+        let mut treatment = None;
+        for rule in self
+            .allow
+            .on_host(host)
+            .filter(|rule| rule.scope.port_matches(port))
+        {
+            match treatment_of(rule) {
+                Treatment::Intercept => return Treatment::Intercept,
+                other => treatment = treatment.or(Some(other)),
+            }
+        }
+        treatment.unwrap_or(Treatment::Intercept)
     }
 
     /// What must be read of a body before this call can be decided.
     #[must_use]
-    pub fn body_need(&self, _destination: &Destination, _call: &HttpCall) -> BodyNeed {
-        BodyNeed::Unread
+    pub fn body_need(&self, destination: &Destination, call: &HttpCall) -> BodyNeed {
+        if call.websocket || call.method != http::Method::POST {
+            return BodyNeed::Unread;
+        }
+        let mut need = BodyNeed::Unread;
+        for rule in self.allow.candidates(&destination.host, Some(&call.path)) {
+            if !judge::on_socket(rule, destination, call.scheme) {
+                continue;
+            }
+            match &rule.kind {
+                Kind::Mcp(mcp) if mcp.path.as_ref() == Some(&call.path) => {
+                    return BodyNeed::Mcp { limit: MCP_LIMIT };
+                }
+                Kind::Inference(inference) => {
+                    if let Some(Endpoint::Model(dialect)) =
+                        endpoint(inference.provider, &call.method, &call.path)
+                    {
+                        need = BodyNeed::Inference {
+                            dialect,
+                            limit: INFERENCE_LIMIT,
+                        };
+                    }
+                }
+                _ => {}
+            }
+        }
+        for table in [&self.deny, &self.shadow_deny] {
+            for rule in table.candidates(&destination.host, Some(&call.path)) {
+                if let Kind::Mcp(mcp) = &rule.kind
+                    && mcp
+                        .path
+                        .as_ref()
+                        .is_some_and(|path| judge::same_loosely(path, &call.path))
+                    && judge::on_socket(rule, destination, call.scheme)
+                    && need == BodyNeed::Unread
+                {
+                    return BodyNeed::Mcp { limit: MCP_LIMIT };
+                }
+            }
+        }
+        need
     }
 
     /// Judges one call.
     #[must_use]
-    pub fn decide(&self, _call: &Call<'_>) -> Verdict {
-        Verdict::Deny(Denial::new(Reason::NoPolicy, "no policy applies"))
+    pub fn decide(&self, call: &Call<'_>) -> Verdict {
+        match (self.judge(call), self.mode) {
+            (Ok(rule), mode) => {
+                let shadowed = judge::denied(&self.shadow_deny, call).err();
+                Verdict::Allow(grant(rule, mode, shadowed))
+            }
+            (Err(denial), Mode::Enforce) => Verdict::Deny(denial),
+            (Err(denial), Mode::Shadow) => Verdict::Allow(Grant {
+                policy: denial
+                    .policy
+                    .clone()
+                    .or_else(|| self.policies.first().cloned())
+                    .unwrap_or_default(),
+                rule: denial.rule.clone().unwrap_or_default(),
+                mode: Mode::Shadow,
+                shadowed: Some(denial),
+                credential: None,
+                addresses: Arc::default(),
+                upstream_tls: UpstreamTls::default(),
+            }),
+        }
     }
 
     /// The credentials that this plan may inject.
     #[must_use]
     pub fn credentials(&self) -> &[Arc<Credential>] {
         &self.credentials
+    }
+
+    /// The rule that allows a call, or why none does.
+    fn judge(&self, call: &Call<'_>) -> Result<&Rule, Denial> {
+        if self.policies.is_empty() {
+            return Err(Denial::new(
+                Reason::NoPolicy,
+                format!(
+                    "no policy applies, so nothing is allowed; {} was not",
+                    message::subject(call)
+                ),
+            ));
+        }
+        if let Protocol::Http(http) = call.protocol {
+            if let Content::Invalid(why) = &http.content {
+                return Err(Denial::new(
+                    Reason::BodyInvalid,
+                    format!("{} was refused: {why}", message::subject(call)),
+                ));
+            }
+            judge::methods(http).map_err(|why| {
+                Denial::new(
+                    Reason::InvalidRequest,
+                    format!("{} was refused: {why}", message::subject(call)),
+                )
+            })?;
+        }
+        judge::denied(&self.deny, call)?;
+        let path = match call.protocol {
+            Protocol::Http(http) => Some(&http.path),
+            Protocol::Tcp | Protocol::Tls => None,
+        };
+        let governed = self.is_governed(call);
+        let mut nearest: Option<(Miss, &Rule)> = None;
+        for rule in self.allow.candidates(&call.destination.host, path) {
+            match judge::allowed(rule, call, governed) {
+                Ok(()) => return Ok(rule),
+                Err(miss) => nearer(&mut nearest, miss, rule),
+            }
+        }
+        // Rules of the host with other paths could not match, but say what would.
+        if path.is_some() {
+            for rule in self
+                .allow
+                .on_host(&call.destination.host)
+                .take(message::MAX_LOOKED_AT)
+            {
+                if let Err(miss) = judge::allowed(rule, call, governed) {
+                    nearer(&mut nearest, miss, rule);
+                }
+            }
+        }
+        Err(message::denial(call, nearest))
+    }
+
+    /// Whether the call goes to an endpoint that a rule reads the bodies of. There, only such
+    /// rules allow: an `http` rule for the same host would let pass what they are to judge.
+    fn is_governed(&self, call: &Call<'_>) -> bool {
+        let Protocol::Http(http) = call.protocol else {
+            return false;
+        };
+        self.allow
+            .candidates(&call.destination.host, Some(&http.path))
+            .into_iter()
+            .filter(|rule| judge::on_socket(rule, call.destination, http.scheme))
+            .any(|rule| match &rule.kind {
+                Kind::Mcp(mcp) => mcp.path.as_ref() == Some(&http.path),
+                Kind::Inference(inference) => matches!(
+                    endpoint(inference.provider, &http::Method::POST, &http.path),
+                    Some(Endpoint::Model(_))
+                ),
+                Kind::Http(_) | Kind::Tcp => false,
+            })
+    }
+}
+
+fn nearer<'r>(nearest: &mut Option<(Miss, &'r Rule)>, miss: Miss, rule: &'r Rule) {
+    if nearest
+        .as_ref()
+        .is_none_or(|(known, _)| miss.rank() > known.rank())
+    {
+        *nearest = Some((miss, rule));
+    }
+}
+
+pub(crate) fn treatment_of(rule: &Rule) -> Treatment {
+    match rule.kind {
+        Kind::Tcp => Treatment::Tcp,
+        _ if rule.scope.passthrough => Treatment::Passthrough,
+        _ => Treatment::Intercept,
+    }
+}
+
+fn grant(rule: &Rule, mode: Mode, shadowed: Option<Denial>) -> Grant {
+    Grant {
+        policy: Arc::clone(&rule.policy),
+        rule: Arc::clone(&rule.name),
+        mode,
+        shadowed,
+        credential: rule.credential.clone(),
+        addresses: Arc::clone(&rule.scope.addresses),
+        upstream_tls: rule.scope.tls.clone(),
     }
 }
