@@ -27,7 +27,7 @@ serve() {
     # shellcheck disable=SC2086 # one word a front
     "$EXEAT_PROGRAMS/exeat-test-upstream" --address "$address" --tls-port "$port" $fronts \
         --ca-out "$work/upstream-ca.pem" --log "$work/upstream.jsonl" \
-        <"$work/alive" >"$work/listening" &
+        <"$work/alive" >"$work/listening" 9>&- &
     exec 9>"$work/alive"
     tries=0
     until [ -s "$work/listening" ]; do
