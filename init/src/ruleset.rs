@@ -409,6 +409,12 @@ fn output(plan: &Plan, gate: Uid, highest: u32) -> Vec<Rule> {
 fn input(plan: &Plan) -> Vec<Rule> {
     let ports = plan.ports;
     vec![
+        // First, because the refusals below are replies as well.
+        rule(
+            "came from outside",
+            &[Match::Arriving, Match::New],
+            Verdict::Mark(Mark::Inbound),
+        ),
         rule(
             "transparent is for the pod",
             &[Match::Arriving, Match::TcpTo(ports.transparent)],
@@ -428,11 +434,6 @@ fn input(plan: &Plan) -> Vec<Rule> {
             "dns/udp is for the pod",
             &[Match::Arriving, Match::UdpTo(ports.dns)],
             Verdict::PortUnreachable,
-        ),
-        rule(
-            "came from outside",
-            &[Match::Arriving, Match::New],
-            Verdict::Mark(Mark::Inbound),
         ),
     ]
 }

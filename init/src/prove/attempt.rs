@@ -4,7 +4,6 @@
 //! no one.
 
 use std::io::{self, ErrorKind, Read as _};
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -207,7 +206,8 @@ fn stream(way: &Way, stand: &Stand) -> Attempt {
     way.made(outcome)
 }
 
-/// A datagram must not be accepted for sending.
+/// A datagram must not be accepted for sending, or an error must come back for it at once: an
+/// IPv6 ping socket takes what is refused and only then says so.
 fn datagram(way: &Way, payload: &[u8]) -> Attempt {
     let socket = match way.socket() {
         Ok(socket) => socket,
@@ -216,9 +216,17 @@ fn datagram(way: &Way, payload: &[u8]) -> Attempt {
     // Without it, a broadcast is refused by the socket and proves nothing about the rules.
     let _not_a_datagram_socket = socket.set_broadcast(true);
     let started = Instant::now();
-    let outcome = match socket.send_to(payload, &way.to.into()) {
-        Ok(_) => Outcome::Escaped("sent".to_owned()),
+    let sent = socket
+        .connect(&way.to.into())
+        .and_then(|()| socket.send(payload));
+    let outcome = match sent {
         Err(error) => answer(&error, started),
+        Ok(_) => match heard(&socket) {
+            Err(error) if !matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+                Outcome::Refused(error.to_string())
+            }
+            _ => Outcome::Escaped("sent".to_owned()),
+        },
     };
     way.made(outcome)
 }
@@ -237,11 +245,7 @@ fn question(way: &Way, stand: &Stand) -> Attempt {
         Err(error) => answer(&error, started),
         Ok(_) if stand.udp.is_empty() => {
             // Somebody is there already: an answer, or a port that is closed, comes from here.
-            let mut buffer = [MaybeUninit::uninit(); 512];
-            match socket
-                .set_read_timeout(Some(PATIENCE))
-                .and_then(|()| socket.recv(&mut buffer))
-            {
+            match heard(&socket) {
                 Ok(_) => Outcome::Captured,
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     Outcome::Refused(error.to_string())
@@ -273,6 +277,12 @@ fn answer(error: &io::Error, started: Instant) -> Outcome {
     } else {
         Outcome::Refused(error.to_string())
     }
+}
+
+/// What comes back for what was sent, an error included.
+fn heard(mut socket: &Socket) -> io::Result<usize> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.read(&mut [0; 512])
 }
 
 /// An interface through which neighbours can be reached, if there is one.

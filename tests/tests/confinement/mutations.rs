@@ -1,0 +1,1 @@
+//! Every rule is there for a reason.
