@@ -24,8 +24,12 @@ use crate::{
     },
     decide::live::Calls,
     flow,
-    ledger::{Durability, JournalConfig, JournalError, Ledger, Principal},
+    ledger::{
+        Durability, ExportConfig, ExportError, JournalConfig, JournalError, Ledger, Principal,
+        export::ConfigError,
+    },
     process::{
+        health::{self, Health},
         metrics::Metrics,
         reload::{Labels, Policies, PolicyError, PolicySource},
         watch::Watch,
@@ -109,6 +113,7 @@ pub struct Pod {
 /// A gate that runs.
 pub struct Gate {
     pod: Arc<Pod>,
+    health: Arc<Health>,
     connections: Arc<Semaphore>,
     connection_limit: usize,
     _watches: Vec<Watch>,
@@ -129,6 +134,12 @@ pub enum StartError {
     /// There is no trust for upstreams.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The collector's address can't be used.
+    #[error(transparent)]
+    Collector(#[from] ConfigError),
+    /// The export can't be set up.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The certificate authority can't be made.
     #[error(transparent)]
     Authority(#[from] MintError),
@@ -183,6 +194,9 @@ impl Gate {
         let tls = UpstreamTls::new(&settings.upstream_ca)?;
         let authority = Arc::new(Authority::generate()?);
         let ledger = Arc::new(Ledger::open(settings.journal, settings.principal)?);
+        if let Some(otlp) = settings.otlp {
+            ledger.export(ExportConfig::new(&otlp, None, None)?)?;
+        }
         let resolver = Arc::new(Resolver::new(ResolverSettings {
             overrides: settings.resolve,
             servers: Vec::new(),
@@ -201,12 +215,14 @@ impl Gate {
             credentials,
         });
         let gate = Self {
+            health: Health::new(&pod.policies, &pod.ledger, &pod.metrics),
             pod,
             connections: Arc::new(Semaphore::new(settings.connection_limit)),
             connection_limit: settings.connection_limit,
             _watches: watches,
         };
-        gate.serve(listeners).await?;
+        gate.serve(listeners)?;
+        gate.health.started();
         Ok(gate)
     }
 
@@ -231,6 +247,7 @@ impl Gate {
     /// Stops: takes no new connections, lets calls end for `grace`, then ends them, and writes down
     /// all that is pending.
     pub async fn shutdown(self, grace: Duration) {
+        self.health.stopping();
         self.pod.stopping.send_replace(true);
         let all = u32::try_from(self.connection_limit).unwrap_or(u32::MAX);
         // Every permit back is every connection gone.
@@ -244,26 +261,31 @@ impl Gate {
         self.pod.ledger.shutdown().await;
     }
 
-    async fn serve(&self, listeners: Listeners) -> io::Result<()> {
+    fn serve(&self, listeners: Listeners) -> io::Result<()> {
         for listener in listeners.transparent {
             let pod = Arc::clone(&self.pod);
             self.accept(listener, move |tcp| {
                 let pod = Arc::clone(&pod);
-                async move { drop(flow::transparent(&pod, tcp).await) }
+                async move {
+                    pod.metrics.connections_transparent.increment();
+                    let _active = pod.metrics.connections_active.enter();
+                    drop(flow::transparent(&pod, tcp).await);
+                }
             })?;
         }
         for listener in listeners.explicit {
             let pod = Arc::clone(&self.pod);
             self.accept(listener, move |tcp| {
                 let pod = Arc::clone(&pod);
-                async move { explicit::serve(&pod, tcp).await }
+                async move {
+                    pod.metrics.connections_explicit.increment();
+                    let _active = pod.metrics.connections_active.enter();
+                    explicit::serve(&pod, tcp).await;
+                }
             })?;
         }
-        let context = Arc::new(dns::DnsContext::new(
-            &self.pod.policies,
-            &self.pod.names,
-            &self.pod.ledger,
-        ));
+        let context = dns::DnsContext::new(&self.pod.policies, &self.pod.names, &self.pod.ledger);
+        let context = Arc::new(context.with_metrics(&self.pod.metrics));
         for socket in listeners.dns_udp {
             socket.set_nonblocking(true)?;
             tokio::spawn(dns::serve_udp(
@@ -276,6 +298,13 @@ impl Gate {
             tokio::spawn(dns::serve_tcp(
                 TcpListener::from_std(listener)?,
                 Arc::clone(&context),
+            ));
+        }
+        for listener in listeners.health {
+            listener.set_nonblocking(true)?;
+            tokio::spawn(health::serve(
+                TcpListener::from_std(listener)?,
+                Arc::clone(&self.health),
             ));
         }
         self.sweep();
@@ -292,6 +321,7 @@ impl Gate {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let places = Arc::clone(&self.connections);
+        let metrics = Arc::clone(&self.pod.metrics);
         let mut stopping = self.pod.stopping.subscribe();
         tokio::spawn(async move {
             loop {
@@ -308,6 +338,7 @@ impl Gate {
                     }
                 };
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    metrics.connections_refused.increment();
                     // Reset, so that the caller knows at once.
                     drop(socket2::SockRef::from(&tcp).set_linger(Some(Duration::ZERO)));
                     continue;
