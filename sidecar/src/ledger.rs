@@ -6,6 +6,7 @@
 
 pub mod chain;
 mod denials;
+pub mod export;
 mod journal;
 mod keeper;
 mod line;
@@ -20,14 +21,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use denials::Fate;
+use export::{Exporter, Stopping};
 use journal::Journal;
 use keeper::Keeper;
 use line::Field;
 use shared::{Entry, Room, Shared};
 
+pub use export::{ExportConfig, ExportError, ExportStatus};
 pub use journal::JournalError;
 pub use receipt::{OutcomeGuard, Receipt};
 pub use record::{
@@ -110,7 +114,17 @@ pub struct Head {
 #[derive(Debug, Clone)]
 pub struct Ledger {
     shared: Arc<Shared>,
-    _keeper: Arc<Keeper>,
+    threads: Arc<Threads>,
+}
+
+/// What runs beside the writers. Ended in this order when the last `Ledger` goes.
+#[derive(Debug)]
+struct Threads {
+    exporter: Mutex<Option<Exporter>>,
+    _keeper: Keeper,
+    principal: Principal,
+    /// Where this opening's records begin in the file.
+    opened_at: u64,
 }
 
 thread_local! {
@@ -122,18 +136,21 @@ thread_local! {
 
 impl Ledger {
     /// Opens the journal: makes it, or proves and continues the one that is there.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a journal has one configuration"
+    )]
     pub fn open(config: JournalConfig, principal: Principal) -> Result<Self, JournalError> {
         let (journal, torn) = Journal::open(&config.path)?;
-        let principal = line::principal(&principal);
+        let opened_at = journal.len();
+        let rendered = line::principal(&principal);
         let (lines, _) = broadcast::channel(WATCHED_LINES);
         let JournalConfig {
             durability,
             max_bytes,
             ..
         } = config;
-        let shared = Arc::new(Shared::new(
-            journal, durability, principal, max_bytes, lines,
-        ));
+        let shared = Arc::new(Shared::new(journal, durability, rendered, max_bytes, lines));
         if let Some(torn) = torn {
             tracing::warn!(
                 bytes = torn.bytes,
@@ -157,9 +174,15 @@ impl Ledger {
             .own(shared::OPENED, &fields)
             .map_err(JournalError::FirstRecord)?;
         let keeper = Keeper::start(&shared).map_err(JournalError::Thread)?;
+        let threads = Threads {
+            exporter: Mutex::default(),
+            _keeper: keeper,
+            principal,
+            opened_at,
+        };
         Ok(Self {
             shared,
-            _keeper: Arc::new(keeper),
+            threads: Arc::new(threads),
         })
     }
 
@@ -247,6 +270,7 @@ impl Ledger {
     }
 
     /// Writes how a call ended, within 100 ms or with the next decision. Never waits for the disk.
+    #[expect(clippy::needless_pass_by_value, reason = "a call ends once")]
     pub fn outcome(&self, outcome: Outcome) {
         BODY.with_borrow_mut(|body| {
             body.clear();
@@ -289,11 +313,46 @@ impl Ledger {
         self.shared.lines.subscribe()
     }
 
-    /// Writes what waits, closes the chain, syncs it. No decision is recorded after; the outcome of
-    /// a call that outlives this still is.
+    /// Starts the export to a collector, of every record since the journal was opened.
+    pub fn export(&self, config: ExportConfig) -> Result<(), ExportError> {
+        let mut exporter = self.threads.exporter.lock();
+        if exporter.is_some() {
+            return Err(ExportError::Running);
+        }
+        let Threads {
+            principal,
+            opened_at,
+            ..
+        } = &*self.threads;
+        *exporter = Some(Exporter::start(
+            &self.shared,
+            *opened_at,
+            principal,
+            config,
+        )?);
+        Ok(())
+    }
+
+    /// How the export fares; `None` when there is none.
+    #[must_use]
+    pub fn export_status(&self) -> Option<ExportStatus> {
+        self.threads.exporter.lock().as_ref().map(Exporter::status)
+    }
+
+    /// Writes what waits, closes the chain, syncs it, and gives the export a few seconds to send the
+    /// rest. No decision is recorded after; the outcome of a call that outlives this still is.
     pub async fn shutdown(&self) {
-        let shared = Arc::clone(&self.shared);
-        let closing = tokio::task::spawn_blocking(move || close(&shared));
+        let ledger = self.clone();
+        let closing = tokio::task::spawn_blocking(move || {
+            close(&ledger.shared);
+            let ending = ledger
+                .threads
+                .exporter
+                .lock()
+                .as_mut()
+                .map(|exporter| exporter.stop(export::DRAIN));
+            ending.map(Stopping::wait);
+        });
         if closing.await.is_err() {
             tracing::error!("closing the journal failed");
         }

@@ -382,7 +382,6 @@ pub(super) fn number(out: &mut Vec<u8>, value: u64) {
     let mut rest = value;
     loop {
         at -= 1;
-        #[expect(clippy::cast_possible_truncation, reason = "a digit")]
         let digit = (rest % 10) as u8;
         digits[at] = b'0' + digit;
         rest /= 10;
@@ -430,7 +429,6 @@ fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
     out.resize(start + width, b'0');
     let mut rest = value;
     for place in out[start..].iter_mut().rev() {
-        #[expect(clippy::cast_possible_truncation, reason = "a digit")]
         let digit = (rest % 10) as u8;
         *place = b'0' + digit;
         rest /= 10;

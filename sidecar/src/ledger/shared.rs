@@ -335,13 +335,11 @@ impl State {
                     tracing::error!("no room left in the journal to say that it is full");
                 }
             }
-            Unrecorded::Full => {}
-            Unrecorded::Foreign | Unrecorded::Sync(_) => {
-                if self.ruin.is_none() {
-                    tracing::error!(%error, "calls are refused until the gate is restarted");
-                    self.ruin = Some(error.clone());
-                }
+            Unrecorded::Foreign | Unrecorded::Sync(_) if self.ruin.is_none() => {
+                tracing::error!(%error, "calls are refused until the gate is restarted");
+                self.ruin = Some(error.clone());
             }
+            Unrecorded::Full | Unrecorded::Foreign | Unrecorded::Sync(_) => {}
             _ if self.outage.is_none() => {
                 tracing::error!(%error, "calls are refused until the journal can be written");
                 self.outage = Some(Outage {

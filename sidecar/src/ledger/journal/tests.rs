@@ -74,7 +74,7 @@ fn zeros_that_power_loss_left_are_cut() {
     let path = dir.path().join("j");
     let chain = fill(&path, 2);
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes.extend_from_slice(&[0; 70_000]);
+    bytes.extend_from_slice(&vec![0; 70_000]);
     std::fs::write(&path, bytes).unwrap();
     let (journal, torn) = Journal::open(&path).unwrap();
     assert_eq!(journal.chain(), chain);
