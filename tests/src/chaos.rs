@@ -90,7 +90,7 @@ impl Stage {
         let folder = tempfile::tempdir()?;
         let path = folder.path();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-        for name in ["journal", "public"] {
+        for name in ["journal", "public", "work"] {
             own_folder(&path.join(name), 0o755)?;
         }
         own_folder(&path.join("credentials"), 0o700)?;
@@ -154,6 +154,7 @@ impl Stage {
         let child = self.pod.inside.run(Persona::Root, || {
             gate::as_gate(&self.program)
                 .args(arguments)
+                .current_dir(self.path("work"))
                 .stdin(Stdio::null())
                 .stdout(file.try_clone()?)
                 .stderr(file)

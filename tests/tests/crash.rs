@@ -21,7 +21,7 @@ use std::{
 
 use exeat_tests::{
     chaos::{
-        API, Sidecar, Stage, append,
+        API, Stage, append,
         client::Client,
         journal::{self, Reader},
     },
@@ -87,12 +87,12 @@ fn no_call_without_its_record_and_no_packet_without_the_gate() {
     let begun = Instant::now();
 
     for round in 0..rounds {
-        let mut sidecar = stage.spawn(&["--log", "error"]).unwrap();
+        let mut sidecar = stage.spawn(&[]).unwrap();
         if round % 4 == 3 {
             // At any instant of its start.
             thread::sleep(Duration::from_millis(dice.below(80)));
         } else {
-            serving(&mut sidecar, &stage);
+            sidecar.ready().unwrap();
             started += 1;
             thread::sleep(Duration::from_millis(dice.below(40)));
         }
@@ -119,12 +119,17 @@ fn no_call_without_its_record_and_no_packet_without_the_gate() {
             torn += 1;
         }
     }
-    let mut last = stage.spawn(&["--log", "error"]).unwrap();
-    serving(&mut last, &stage);
+    let mut last = stage.spawn(&[]).unwrap();
+    last.ready().unwrap();
     let tally = load.stop();
     last.stop().unwrap();
     ledger.settle(&stage);
-    capture.take();
+    assert!(
+        capture
+            .take()
+            .iter()
+            .all(|frame| !frame.holds(MARK.as_bytes()))
+    );
 
     let count = |event: &str| {
         ledger
@@ -167,22 +172,6 @@ fn no_call_without_its_record_and_no_packet_without_the_gate() {
     assert!(ledger.seen as u64 > rounds && answered > rounds && refused > rounds);
     assert!(tally.escapes_tried.load(Ordering::Relaxed) > rounds);
     assert!(slowest < AT_ONCE, "something took {slowest:?}");
-}
-
-/// Waits until the explicit listener takes connections, which it does last of all.
-fn serving(sidecar: &mut Sidecar, stage: &Stage) {
-    let begun = Instant::now();
-    while stage
-        .agent(|| Client::plain(([127, 0, 0, 1], 15002).into()))
-        .is_err()
-    {
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "{}",
-            sidecar.log()
-        );
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 // === impl Ledger ===

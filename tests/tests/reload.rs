@@ -27,6 +27,7 @@ use exeat_tests::{
     netns::{Persona, WORLD_V4},
 };
 use serde_json::Value;
+use tokio::io::Interest;
 
 /// docs/OPERATIONS.md publishes what was measured; this is the promise.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
@@ -510,26 +511,26 @@ fn stalled(reach: &Reach) -> io::Result<()> {
     client.head()?;
     reach.opened.wait();
     // Not a byte is read: only the connection's own state tells.
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(5) {
-        if let Some(error) = client.tcp().take_error()? {
-            return Err(error);
-        }
-        if closed_by_peer(client.tcp())? {
-            return Ok(());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Err(io::ErrorKind::TimedOut.into())
+    ended_unread(client.tcp().try_clone()?)
 }
 
-/// Whether the other side has ended a connection that is not read from.
-fn closed_by_peer(tcp: &TcpStream) -> io::Result<bool> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd as _;
-    let mut asked = [PollFd::new(tcp.as_fd(), PollFlags::POLLRDHUP)];
-    poll(&mut asked, PollTimeout::ZERO)?;
-    Ok(asked[0].any().unwrap_or(false))
+/// Waits until the other side has ended a connection that is not read from.
+fn ended_unread(tcp: TcpStream) -> io::Result<()> {
+    tcp.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let tcp = tokio::net::TcpStream::from_std(tcp)?;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            if tcp.ready(Interest::READABLE).await?.is_read_closed() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    })
 }
 
 fn tunnel(reach: &Reach) -> io::Result<()> {

@@ -70,10 +70,24 @@ impl Client {
         Self::plain(to)?.secured(name, authority)
     }
 
+    /// The same, offering these protocols.
+    pub fn tls_with(
+        to: SocketAddr,
+        name: &str,
+        authority: &Path,
+        protocols: &[&[u8]],
+    ) -> Result<Self> {
+        Self::plain(to)?.secured_with(name, authority, protocols)
+    }
+
     /// Puts TLS on what is connected already.
     pub fn secured(self, name: &str, authority: &Path) -> Result<Self> {
+        self.secured_with(name, authority, &[b"http/1.1"])
+    }
+
+    fn secured_with(self, name: &str, authority: &Path, protocols: &[&[u8]]) -> Result<Self> {
         let tcp = self.tcp.try_clone()?;
-        let config = Arc::new(config(authority)?);
+        let config = Arc::new(config(authority, protocols)?);
         let session = ClientConnection::new(config, ServerName::try_from(name.to_owned())?)?;
         let mut stream = StreamOwned::new(session, self.stream);
         while stream.conn.is_handshaking() {
@@ -182,7 +196,7 @@ impl Client {
     }
 }
 
-fn config(authority: &Path) -> Result<ClientConfig> {
+fn config(authority: &Path, protocols: &[&[u8]]) -> Result<ClientConfig> {
     let pem = fs::read(authority).with_context(|| format!("reading {}", authority.display()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -193,7 +207,7 @@ fn config(authority: &Path) -> Result<ClientConfig> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(config)
 }
 
