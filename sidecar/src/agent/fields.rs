@@ -34,32 +34,39 @@ const MISLEADING: &[&str] = &[
     "x-method-override",
 ];
 
-/// Fields that carry credentials. A governed host gets the gate's or none: an agent with a key of
-/// its own could carry data out under another account.
-const CREDENTIALS: &[&str] = &[
+/// How the names of fields that carry a credential end, in all the spellings that vendors invent. A
+/// governed host gets the gate's credential or none: an agent with a key of its own could carry data
+/// out under another account.
+const CREDENTIAL_ENDINGS: &[&str] = &[
     "authorization",
-    "proxy-authorization",
-    "x-api-key",
-    "api-key",
-    "apikey",
-    "x-goog-api-key",
-    "x-goog-user-project",
-    "x-auth-token",
-    "x-access-token",
-    "x-amz-security-token",
-    "private-token",
-    "job-token",
-    "deploy-token",
-    "x-gitlab-token",
-    "x-vault-token",
-    "x-functions-key",
-    "ocp-apim-subscription-key",
-    "x-api-token",
-    "x-token",
-    "x-authorization",
-    "x-authentication",
-    "x-goog-iam-authorization-token",
-    "x-goog-authenticated-user-email",
+    "authentication",
+    "credential",
+    "credentials",
+    "key",
+    "password",
+    "secret",
+    "token",
+];
+
+/// Fields that tell under whose name a credential is used, and end otherwise.
+const CREDENTIAL_CONTEXT: &[&str] = &["x-goog-user-project", "x-goog-authenticated-user-email"];
+
+/// Endings of names that only look as if: what makes a request repeatable, what pages through
+/// results, what guards a form or a lock, and what a WebSocket begins with.
+const NO_CREDENTIALS: &[&str] = &[
+    "idempotency-key",
+    "sec-websocket-key",
+    "cache-key",
+    "surrogate-key",
+    "partition-key",
+    "partitionkey",
+    "routing-key",
+    "csrf-token",
+    "xsrf-token",
+    "continuation-token",
+    "page-token",
+    "next-token",
+    "lock-token",
 ];
 
 /// Fields that must never be trailers: framing, routing, authentication, and what steers decoding.
@@ -114,17 +121,27 @@ pub fn clean_trailers(mut trailers: HeaderMap) -> HeaderMap {
 }
 
 fn remove_all(headers: &mut HeaderMap) {
-    for name in HOP_BY_HOP.iter().chain(MISLEADING).chain(CREDENTIALS) {
-        headers.remove(*name);
-    }
-    let prefixed: Vec<HeaderName> = headers
+    let unwanted: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with("x-forwarded"))
+        .filter(|name| is_unwanted(name.as_str()))
         .cloned()
         .collect();
-    for name in prefixed {
+    for name in unwanted {
         headers.remove(name);
     }
+}
+
+fn is_unwanted(name: &str) -> bool {
+    if name.contains('_') {
+        // Servers that hand fields on as environment variables can't tell `_` from `-`.
+        return is_unwanted(&name.replace('_', "-"));
+    }
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    HOP_BY_HOP.contains(&name)
+        || MISLEADING.contains(&name)
+        || CREDENTIAL_CONTEXT.contains(&name)
+        || name.starts_with("x-forwarded")
+        || ends(CREDENTIAL_ENDINGS) && !ends(NO_CREDENTIALS)
 }
 
 /// Removes what the message's own `Connection` field says is for one hop.
@@ -173,6 +190,9 @@ mod tests {
             ("x-private", "1"),
             ("authorization", "Bearer mine"),
             ("x-api-key", "mine"),
+            ("x_api_key", "mine"),
+            ("x-somebodys-access-token", "mine"),
+            ("dd-application-key", "mine"),
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-anything", "1"),
             ("x-http-method-override", "DELETE"),
@@ -184,7 +204,13 @@ mod tests {
             ("http2-settings", "AAMAAABkAAQAAP__"),
             ("expect", "100-continue"),
         ]);
+        for harmless in ["idempotency-key", "x-csrf-token", "sec-websocket-key"] {
+            headers.insert(harmless, HeaderValue::from_static("1"));
+        }
         clean_request(&mut headers);
+        for harmless in ["idempotency-key", "x-csrf-token", "sec-websocket-key"] {
+            assert!(headers.remove(harmless).is_some(), "{harmless}");
+        }
         let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["accept", "te"]);
         assert_eq!(headers["te"], "trailers");
