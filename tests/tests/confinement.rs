@@ -41,6 +41,9 @@ under_every_filter!(
     what_was_open_before_is_cut,
     the_agents_own_servers_are_reached,
     the_gates_ports_are_for_the_pod_only,
+    a_namespace_of_its_own_leads_nowhere,
+    who_takes_the_gates_place_gets_nowhere,
+    the_gate_dialled_as_itself_is_told_so,
 );
 
 /// The oracle must see what it is there to see, or every other test here proves nothing.
@@ -390,4 +393,72 @@ fn the_gates_ports_are_for_the_pod_only(backend: Backend) {
             .unwrap();
         drop(servers);
     }
+}
+
+fn a_namespace_of_its_own_leads_nowhere(backend: Backend) {
+    let pod = Confined::new(backend);
+    let said = pod
+        .pod
+        .inside
+        .run(Persona::Agent, || {
+            std::process::Command::new("unshare")
+                .args([
+                    "--user",
+                    "--map-root-user",
+                    "--net",
+                    support::PROGRAM,
+                    "out",
+                ])
+                .output()
+                .unwrap()
+        })
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout),
+        "escaped 0\n",
+        "{}",
+        String::from_utf8_lossy(&said.stderr)
+    );
+    assert_eq!(pod.capture.escapes(), []);
+}
+
+/// The port is free while the gate is down. Who takes it talks to the pod, and to nobody else.
+fn who_takes_the_gates_place_gets_nowhere(backend: Backend) {
+    let pod = Confined::new(backend);
+    let to: SocketAddr = "203.0.113.9:443".parse().unwrap();
+    let (answer, onward) = pod
+        .pod
+        .inside
+        .run(Persona::Agent, || {
+            let squatter = TcpListener::bind("127.0.0.1:15001").unwrap();
+            let mut victim = TcpStream::connect_timeout(&to, Duration::from_secs(1)).unwrap();
+            let (mut taken, _) = squatter.accept().unwrap();
+            std::io::Write::write_all(&mut taken, b"squatted").unwrap();
+            let onward = udp("203.0.113.9:4000".parse().unwrap());
+            (support::read(&mut victim), onward)
+        })
+        .unwrap();
+    assert_eq!(answer, "squatted");
+    assert!(matches!(onward, Reach::Refused(_)), "{onward:?}");
+    assert_eq!(pod.capture.escapes(), []);
+}
+
+/// Its port on any local address, and its port as a destination: the gate sees itself, and can
+/// refuse the loop.
+fn the_gate_dialled_as_itself_is_told_so(backend: Backend) {
+    let pod = Confined::new(backend);
+    let _stub = pod.stub();
+    for to in ["127.0.0.1:15001", "[::1]:15001"] {
+        let to: SocketAddr = to.parse().unwrap();
+        let reach = pod.pod.inside.run(Persona::Agent, || tcp(to)).unwrap();
+        assert_eq!(reach, Reach::Gate(to));
+    }
+    let elsewhere: SocketAddr = "203.0.113.9:15001".parse().unwrap();
+    let reach = pod
+        .pod
+        .inside
+        .run(Persona::Agent, || tcp(elsewhere))
+        .unwrap();
+    assert_eq!(reach, Reach::Gate(elsewhere));
+    assert_eq!(pod.capture.escapes(), []);
 }

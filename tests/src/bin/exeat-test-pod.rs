@@ -1,6 +1,6 @@
 //! Processes of the confinement tests that must be killable: init, and a stand-in for the gate.
 //!
-//! `init …` is `exeat-init …`. `stub` listens where the gate would, says `GATE <destination>` to
+//! `out` tries to leave from wherever it is started. `init …` is `exeat-init …`. `stub` listens where the gate would, says `GATE <destination>` to
 //! whoever arrives, and dials the world when it is told to.
 
 #![allow(clippy::print_stdout)]
@@ -36,8 +36,31 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Some("out") => out(),
         _ => ExitCode::from(64),
     }
+}
+
+/// Tries to get out from a namespace of its own making: how many tries succeeded.
+fn out() -> ExitCode {
+    let mut escaped = 0;
+    for to in [
+        "203.0.113.9:443",
+        "[2001:db8::9]:443",
+        "10.77.0.1:4000",
+        "[fd77::1]:4000",
+    ] {
+        let Ok(to) = to.parse::<SocketAddr>() else {
+            return ExitCode::from(64);
+        };
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let sent =
+            UdpSocket::bind(any).and_then(|socket| socket.send_to(b"the agent's secret", to));
+        escaped += u8::from(sent.is_ok());
+        escaped += u8::from(TcpStream::connect_timeout(&to, Duration::from_millis(200)).is_ok());
+    }
+    println!("escaped {escaped}");
+    ExitCode::SUCCESS
 }
 
 fn stub() -> io::Result<()> {

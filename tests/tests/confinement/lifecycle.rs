@@ -313,3 +313,145 @@ fn live_traffic_survives_a_second_init(backend: Backend) {
     });
     assert_eq!(pod.capture.escapes(), []);
 }
+
+/// Exit status, cause and remedy, for each way in which it can fail before it has done anything.
+#[test]
+fn init_says_why_it_failed() {
+    let pod = Confined::bare();
+    let as_agent = pod
+        .pod
+        .inside
+        .run(Persona::Agent, || {
+            Command::new(PROGRAM)
+                .args(["init", "apply"])
+                .output()
+                .unwrap()
+        })
+        .unwrap();
+    assert_eq!(
+        as_agent.status.code(),
+        Some(77),
+        "{}",
+        String::from_utf8_lossy(&as_agent.stderr)
+    );
+    for arguments in [
+        &["apply", "--uid", "0"][..],
+        &["apply", "--dns-port", "53"],
+        &["apply", "--backend", "sh"],
+        &["open"],
+    ] {
+        let mut all = vec!["init"];
+        all.extend(arguments);
+        assert_eq!(
+            pod.pod.inside.output(PROGRAM, &all).unwrap().status.code(),
+            Some(64),
+            "{arguments:?}"
+        );
+    }
+    // Programs are looked for in fixed places: put others there, in a mount namespace.
+    let legacy = std::fs::canonicalize("/usr/sbin/iptables-legacy-restore").unwrap();
+    for (programs, broken, code) in [
+        (&[][..], &[][..], 80),
+        (
+            &["iptables-legacy-save", "iptables-legacy-restore"],
+            &[],
+            80,
+        ),
+        (
+            &[
+                "iptables-legacy-save",
+                "iptables-legacy-restore",
+                "ip6tables-legacy-save",
+            ],
+            &["ip6tables-legacy-restore"],
+            82,
+        ),
+    ] {
+        let pod = Confined::bare();
+        let folder = tempfile::tempdir().unwrap();
+        let multi = folder.path().join("xtables-legacy-multi");
+        std::fs::copy(&legacy, &multi).unwrap();
+        for program in programs {
+            std::os::unix::fs::symlink("xtables-legacy-multi", folder.path().join(program))
+                .unwrap();
+        }
+        for program in broken {
+            std::fs::copy("/bin/false", folder.path().join(program)).unwrap();
+        }
+        let script = "mount --bind \"$1\" /usr/sbin && exec \"$2\" init apply --backend iptables-legacy --format json";
+        let folder = folder.path().display().to_string();
+        let output = pod
+            .pod
+            .inside
+            .output(
+                "unshare",
+                &["--mount", "sh", "-c", script, "sh", &folder, PROGRAM],
+            )
+            .unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{programs:?}: {complaint}"
+        );
+        assert!(complaint.contains("\"remedy\":"), "{complaint}");
+        if code == 82 {
+            // IPv4 alone is not left open because IPv6 could not be shut.
+            let to = "203.0.113.9:443".parse().unwrap();
+            let reach = pod.pod.inside.run(Persona::Agent, || udp(to)).unwrap();
+            assert!(matches!(reach, Reach::Refused(_)), "{reach:?}");
+        }
+    }
+}
+
+/// The namespace of `exeat run`: loopback only, every address local, the gate outside.
+#[test]
+fn without_an_exempt_user_every_address_is_captured() {
+    for backend in [Backend::Nft, Backend::IptablesNft, Backend::IptablesLegacy] {
+        let namespace = exeat_tests::netns::Namespace::new().unwrap();
+        namespace.ip("route add local default dev lo").unwrap();
+        namespace.ip("-6 route add local default dev lo").unwrap();
+        namespace
+            .run(Persona::Root, || {
+                exeat_init::apply(&Plan::outside(), backend).unwrap();
+                exeat_init::verify(&Plan::outside(), backend).unwrap();
+                exeat_init::prove(&Plan::outside()).unwrap();
+            })
+            .unwrap();
+        let gate: Vec<std::net::TcpListener> = namespace
+            .run(Persona::Root, || {
+                ["127.0.0.1:15001", "[::1]:15001"]
+                    .map(|at| std::net::TcpListener::bind(at).unwrap())
+                    .into()
+            })
+            .unwrap();
+        namespace
+            .run(Persona::Agent, || {
+                for (listener, to) in gate.iter().zip(["203.0.113.9:443", "[2001:db8::9]:443"]) {
+                    let to: SocketAddr = to.parse().unwrap();
+                    let mut agent =
+                        std::net::TcpStream::connect_timeout(&to, Duration::from_secs(1)).unwrap();
+                    let (mut taken, _) = listener.accept().unwrap();
+                    let socket = socket2::SockRef::from(&taken);
+                    let original = if to.is_ipv4() {
+                        socket.original_dst_v4()
+                    } else {
+                        socket.original_dst_v6()
+                    };
+                    assert_eq!(original.unwrap().as_socket(), Some(to));
+                    std::io::Write::write_all(&mut taken, b"gate").unwrap();
+                    assert_eq!(crate::support::read(&mut agent), "gate");
+                    assert!(matches!(udp(to), Reach::Refused(_)));
+                }
+                // Its own servers are its own.
+                for host in ["127.0.0.1", "::1"] {
+                    let _server = std::net::TcpListener::bind((host, 3000)).unwrap();
+                    crate::support::connect((host, 3000)).unwrap();
+                    let socket = UdpSocket::bind((host, 3000)).unwrap();
+                    socket.send_to(b"mine", (host, 3000)).unwrap();
+                    assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 4);
+                }
+            })
+            .unwrap();
+    }
+}
