@@ -211,7 +211,7 @@ impl Checker<'_> {
             } else {
                 format!("`{root}` has no field `{field}`")
             };
-            let remedy = suggest(field, &names);
+            let remedy = suggest(field, &names).or_else(|| Some(format!("capture it in every path, as `{{{field}}}`")));
             self.fault(expr, message, remedy);
             return Type::Any;
         };
