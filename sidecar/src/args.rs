@@ -14,6 +14,7 @@ use exeat_sidecar::{
     gate::{DEFAULT_CONNECTION_LIMIT, DEFAULT_JOURNAL_BYTES, Settings},
     ledger::{Durability, JournalConfig, Principal},
     process::{
+        confine::Files,
         health,
         reload::{Labels, PolicySource},
     },
@@ -183,6 +184,28 @@ impl Healthz {
 // === impl Serve ===
 
 impl Serve {
+    /// The files that this gate needs, to give up all others.
+    pub(crate) fn files(&self) -> Files {
+        let folder = |file: &PathBuf| match file.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+            Some(parent) => parent.to_owned(),
+            None => PathBuf::from("/"),
+        };
+        let credentials = self.credential.iter().map(|(_, file)| file);
+        let single = self.policy.iter().chain(&self.labels_file);
+        let single = single.chain(credentials).chain(&self.upstream_ca);
+        let folders = self.policy_dir.iter().chain(&self.credentials_dir).cloned();
+        let written = [
+            Some(&self.audit),
+            self.ca_out.as_ref(),
+            self.ca_bundle_out.as_ref(),
+        ];
+        Files {
+            read: single.map(folder).chain(folders).collect(),
+            write: written.into_iter().flatten().map(folder).collect(),
+        }
+    }
+
     pub(crate) fn into_settings(self) -> Settings {
         let policy = match self.policy_dir {
             Some(dir) => PolicySource::Directory(dir),

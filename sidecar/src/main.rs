@@ -45,7 +45,8 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
         .init();
     // Before the first secret is read: no core dump and no debugger sees it.
     let confinement = confine::process()?;
-    tracing::debug!(?confinement, "process confined");
+    let files = confine::files(&arguments.files());
+    tracing::info!(?confinement, %files, "process confined");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(arguments.workers)
         .enable_all()
