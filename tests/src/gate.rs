@@ -71,7 +71,7 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// The UID that the confinement exempts.
-const GATE_UID: u32 = 64_100;
+pub const GATE_UID: u32 = 64_100;
 
 /// A refusal that takes longer is a client that hangs.
 pub const PROMPT: Duration = Duration::from_secs(5);
@@ -275,7 +275,7 @@ impl std::fmt::Debug for Gate {
     }
 }
 
-fn upstream(pod: &Pod, runtime: &Runtime, address: &str) -> Result<Upstream> {
+pub(crate) fn upstream(pod: &Pod, runtime: &Runtime, address: &str) -> Result<Upstream> {
     let settings = Settings {
         address: address.parse::<IpAddr>()?,
         tls_port: 443,
@@ -338,7 +338,7 @@ fn sidecar(pod: &Pod, folder: &TempDir, words: &[&str]) -> Result<Child> {
 
 /// The sidecar's program under the gate's UID. It is started by its descriptor, so that the folders
 /// above it need not be open to that UID.
-fn as_gate(program: &File) -> Command {
+pub(crate) fn as_gate(program: &File) -> Command {
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command
         .arg0("exeat-sidecar")

@@ -17,21 +17,24 @@ use crate::netns::Persona;
 #[derive(Clone, Debug)]
 pub struct Raw {
     heard: Arc<Mutex<Vec<Vec<u8>>>>,
+    say: Arc<Mutex<Vec<u8>>>,
 }
 
 // === impl Raw ===
 
 impl Raw {
     /// Listens at an address of the world and answers the first bytes of each connection with `say`.
-    pub fn start(gate: &Gate, at: &str, say: &'static [u8]) -> Result<Self> {
+    pub fn start(gate: &Gate, at: &str, say: &[u8]) -> Result<Self> {
         let at: SocketAddr = at.parse()?;
         let listener = gate
             .pod
             .outside
             .run(Persona::Root, || TcpListener::bind(at))??;
         let heard = Arc::new(Mutex::new(Vec::new()));
+        let say = Arc::new(Mutex::new(say.to_vec()));
         let raw = Self {
             heard: Arc::clone(&heard),
+            say: Arc::clone(&say),
         };
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -41,7 +44,7 @@ impl Raw {
                     heard.push(Vec::new());
                     heard.len() - 1
                 };
-                let heard = Arc::clone(&heard);
+                let (heard, say) = (Arc::clone(&heard), Arc::clone(&say));
                 thread::spawn(move || {
                     // A test never takes longer; a connection that is forgotten ends by itself.
                     drop(stream.set_read_timeout(Some(Duration::from_secs(60))));
@@ -49,7 +52,8 @@ impl Raw {
                     let mut first = true;
                     while let Ok(length @ 1..) = stream.read(&mut buffer) {
                         lock(&heard)[index].extend_from_slice(&buffer[..length]);
-                        if std::mem::take(&mut first) && stream.write_all(say).is_err() {
+                        let say = lock(&say).clone();
+                        if std::mem::take(&mut first) && stream.write_all(&say).is_err() {
                             return;
                         }
                     }
@@ -57,6 +61,11 @@ impl Raw {
             }
         });
         Ok(raw)
+    }
+
+    /// Says this from now on.
+    pub fn say(&self, bytes: &[u8]) {
+        *lock(&self.say) = bytes.to_vec();
     }
 
     /// What came in, a connection each.
