@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use denials::Fate;
-use export::{Exporter, Stopping};
+use export::Exporter;
 use journal::Journal;
 use keeper::Keeper;
 use line::Field;
@@ -351,7 +351,9 @@ impl Ledger {
                 .lock()
                 .as_mut()
                 .map(|exporter| exporter.stop(export::DRAIN));
-            ending.map(Stopping::wait);
+            if let Some(ending) = ending {
+                ending.wait();
+            }
         });
         if closing.await.is_err() {
             tracing::error!("closing the journal failed");

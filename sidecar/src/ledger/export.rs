@@ -45,7 +45,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// Refusals are written to the journal at most so often, for their records are exported too.
-const GAP_INTERVAL: Duration = Duration::from_secs(60);
+const GAP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How the export fares. Counted in records, since the journal was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

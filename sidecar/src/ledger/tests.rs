@@ -200,7 +200,7 @@ async fn a_journal_that_someone_touched_lets_nothing_out() {
                 .unwrap();
         }),
         ("linked", |path| {
-            std::fs::hard_link(path, path.with_extension("x")).unwrap()
+            std::fs::hard_link(path, path.with_extension("x")).unwrap();
         }),
     ];
     for (name, touch) in touches {
