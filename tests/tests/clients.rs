@@ -171,7 +171,7 @@ async fn curl_upload_with_100_continue() {
 async fn curl_head_and_trailers_and_events() {
     let world = World::start().await;
     let script = format!(
-        "set -e; curl -sS --max-time 20 -I {}; curl -sS --max-time 20 --http1.1 --raw {}; \
+        "set -e; curl -sS --max-time 20 -I {}; curl -sS --max-time 20 --http1.1 --raw -H 'TE: trailers' {}; \
          curl -sS -N --max-time 20 '{}'",
         world.url("/bytes/1000000"),
         world.url("/trailers"),
@@ -260,7 +260,7 @@ async fn model(library: &str, allowed: &str, path: &str, credential: (&str, &str
     let times = lines[0]["times"].as_array().unwrap();
     let time = |value: Option<&Value>| value.and_then(Value::as_f64).unwrap();
     assert!(
-        time(times.last()) - time(times.first()) > 0.06,
+        time(times.last()) - time(times.first()) > 0.3,
         "the answer came all at once: {ran:#?}"
     );
     assert_eq!(lines[1]["pieces"][0]["status"], 403, "{ran:#?}");

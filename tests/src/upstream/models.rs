@@ -20,7 +20,8 @@ use super::{
 const WORDS: [&str; 6] = ["The ", "gate ", "let ", "this ", "answer ", "through."];
 
 /// A stream that came all at once would hide a gate that collects it first.
-const PAUSE: Duration = Duration::from_millis(20);
+/// The pause is long enough that a busy machine does not hide it.
+const PAUSE: Duration = Duration::from_millis(150);
 
 pub(super) fn knows(path: &str) -> bool {
     matches!(path, "models" | "chat/completions" | "messages")

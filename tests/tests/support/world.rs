@@ -95,12 +95,17 @@ impl World {
 
 /// The words that start a client of `tests/clients`.
 pub(crate) fn client(name: &str, arguments: &[&str]) -> Vec<String> {
-    let program = if name.starts_with("python/") {
-        text(fetched("python/bin/python").unwrap())
+    let mut words = if name.starts_with("python/") {
+        vec![text(fetched("python/bin/python").unwrap())]
     } else {
-        "node".to_owned()
+        let modules = text(fetched("node/node_modules").unwrap());
+        vec![
+            "env".to_owned(),
+            format!("NODE_PATH={modules}"),
+            "node".to_owned(),
+        ]
     };
-    let mut words = vec![program, text(governed::client(name).unwrap())];
+    words.push(text(governed::client(name).unwrap()));
     words.extend(arguments.iter().map(|&argument| argument.to_owned()));
     words
 }
