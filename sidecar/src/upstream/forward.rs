@@ -169,7 +169,10 @@ pub(super) fn head(
     } else {
         let host = HeaderValue::from_str(&authority).map_err(|_| unwritable())?;
         headers.insert(header::HOST, host);
-        headers.remove(header::TE);
+        // What is said to one hop has to be named so, or the next may pass it on.
+        if headers.contains_key(header::TE) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
         uri::Builder::new().path_and_query(target).build()
     };
     Ok((uri.map_err(|_| unwritable())?, headers))
