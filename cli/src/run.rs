@@ -233,7 +233,7 @@ impl Run {
         let mut signals = heard(self.signals);
         let mut reports = reports(self.keeper.try_clone()?);
         let mut statuses = self.gate.policies().statuses();
-        statuses.mark_unchanged();
+        let mut policy = statuses.borrow_and_update().clone();
         let rename = self.policies.names();
         let (tell, mut refused) = mpsc::unbounded_channel();
         let watch = self.policies.watch(tell);
@@ -249,8 +249,11 @@ impl Run {
                     Err(RecvError::Closed) => break self.end.await,
                 },
                 Ok(()) = statuses.changed() => {
-                    let status = statuses.borrow_and_update().to_string();
-                    self.lines.say(format_args!("policy: {}", rename(&status)));
+                    let status = statuses.borrow_and_update().clone();
+                    if (status.generation, &status.state) != (policy.generation, &policy.state) {
+                        self.lines.say(format_args!("policy: {}", rename(&status.to_string())));
+                    }
+                    policy = status;
                 }
                 Some(refused) = refused.recv() => self.lines.say(refused),
                 Some(Report::Replaced(files)) = reports.recv() => {

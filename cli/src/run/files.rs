@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -34,8 +35,17 @@ const PRIVATE_SIZE: &std::ffi::CStr = c"size=32m,nr_inodes=64,mode=0755";
 /// capability left to do so.
 const NOTHING: &str = ".nothing";
 
+/// Devices that speak to something outside without a socket.
+const OUTWARD: &[&str] = &["/dev/vhost-net", "/dev/vhost-vsock", "/dev/vsock"];
+
 /// Where a small `/dev` is furnished.
 const STAGE: &str = ".dev";
+
+/// A rename takes microseconds; many of these, and it is none.
+const MOMENT: Duration = Duration::from_micros(200);
+
+/// How often a cover is tried again.
+const MOMENTS: usize = 100;
 
 /// What the command may change nothing of when it is root: places from which the host's own
 /// services (cron, the loader, logins) take what they run, outside the gate.
@@ -110,6 +120,11 @@ impl Plan {
         for (file, public) in &self.replaced {
             mount_bind(self.private.join(public), file).map_err(failed("replaced", file))?;
         }
+        for device in OUTWARD.iter().map(Path::new) {
+            if device.exists() {
+                self.hide(device)?;
+            }
+        }
         if nix::unistd::Uid::effective().is_root() {
             devices(&self.private.join(STAGE))?;
             for path in SYSTEM {
@@ -132,7 +147,7 @@ impl Plan {
             match fs::metadata(file) {
                 Ok(found) if (found.dev(), found.ino()) == (nothing.dev(), nothing.ino()) => {}
                 Ok(_) => {
-                    self.hide(file)?;
+                    again(|| self.hide(file))?;
                     bare.push(file.clone());
                 }
                 // Nothing there to be covered; it is looked at again when the next cover falls.
@@ -143,7 +158,7 @@ impl Plan {
         for file in &self.read_only {
             match statvfs(file) {
                 Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => {}
-                Ok(_) => make_read_only(file)?,
+                Ok(_) => again(|| make_read_only(file))?,
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed("looked at", file)(error)),
             }
@@ -182,6 +197,21 @@ impl Plan {
     fn hide(&self, file: &Path) -> Result<(), FilesError> {
         mount_bind(self.private.join(NOTHING), file).map_err(failed("hidden", file))
     }
+}
+
+/// Covers a file that is being replaced: the old one's cover falls a moment before the new one has
+/// its name, and until then nothing can be laid there. If there is no file any more, the next event
+/// is waited for.
+fn again(mut cover: impl FnMut() -> Result<(), FilesError>) -> Result<(), FilesError> {
+    for _ in 0..MOMENTS {
+        match cover() {
+            Err(error) if error.error.kind() == io::ErrorKind::NotFound => {
+                std::thread::sleep(MOMENT);
+            }
+            result => return result,
+        }
+    }
+    Ok(())
 }
 
 /// Keeps what is mounted from now on to this process's namespace.
@@ -255,8 +285,10 @@ fn make_read_only(path: &Path) -> Result<(), FilesError> {
     for mount in mounts_in(path)? {
         let found = match statvfs(&mount) {
             Ok(found) => found.f_flag,
-            // Covered by another, or not for this user to look at.
-            Err(Errno::NOENT | Errno::ACCESS) => continue,
+            // Covered by another, not for this user to look at, or mounted by whoever looks first.
+            Err(Errno::NOENT | Errno::ACCESS | Errno::LOOP | Errno::NODEV) if mount != path => {
+                continue;
+            }
             Err(error) => return Err(failed("looked at", &mount)(error)),
         };
         // What the mount below forbids stays forbidden; the kernel refuses to take it back.

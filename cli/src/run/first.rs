@@ -73,7 +73,11 @@ pub(super) fn main(command: &[OsString]) -> Result<u8, Broken> {
     let [program, arguments @ ..] = command else {
         return Err(Broken::Protocol);
     };
-    let child = match Command::new(program).args(arguments).spawn() {
+    // What is blocked here would be blocked in the command.
+    SigSet::all().thread_unblock()?;
+    let spawned = Command::new(program).args(arguments).spawn();
+    SigSet::all().thread_block()?;
+    let child = match spawned {
         Ok(child) => child,
         Err(error) => {
             lines::not_started(program, &error);
@@ -82,6 +86,10 @@ pub(super) fn main(command: &[OsString]) -> Result<u8, Broken> {
         }
     };
     let child = Pid::from_raw(i32::try_from(child.id()).map_err(|_| Broken::Protocol)?);
+    // It may have ended while signals were not read.
+    if let Some(code) = bury(child)? {
+        return Ok(code);
+    }
     loop {
         let mut fds = [
             PollFd::new(&keeper, PollFlags::IN),

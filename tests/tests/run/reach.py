@@ -106,13 +106,14 @@ for name, path in (("token", TOKEN), ("journal", JOURNAL), ("policy", POLICY)):
     attempt(f"{name} below its folder", shell(nested % f"umount {FOLDER}; echo x >> {path}"))
 
 attempt("folder rename", lambda: os.rename(FOLDER, FOLDER + ".away"))
-attempt("folder above rename", lambda: os.rename(os.path.dirname(FOLDER), FOLDER + ".away"))
+ABOVE = os.path.dirname(FOLDER)
+attempt("folder above rename", lambda: os.rename(ABOVE, ABOVE + ".away"))
 attempt("folder write", replaced(os.path.join(FOLDER, "other")))
 
 attempt("gate signal", lambda: os.kill(GATE, signal.SIGSTOP))
 attempt("gate memory", opened(f"/proc/{GATE}/mem", os.O_RDONLY))
 attempt("init signal", lambda: os.kill(1, signal.SIGKILL) or os.kill(1, signal.SIGSTOP))
-attempt("init descriptors", lambda: os.listdir("/proc/1/fd"))
+attempt("init descriptors", lambda: os.readlink("/proc/1/fd/0"))
 attempt("init memory", opened("/proc/1/mem", os.O_RDWR))
 attempt("init environment", opened("/proc/1/environ", os.O_RDONLY))
 PTRACE_ATTACH = 16
