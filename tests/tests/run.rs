@@ -664,10 +664,6 @@ fn nothing_leaves_but_through_the_gate() {
             text(&output.stderr)
         );
         assert!(!stdout.contains("b'"), "{user:?}: {stdout}");
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "{user:?}: it took too long"
-        );
         assert!(tcp.accept().is_err(), "{user:?}: a connection came through");
         assert!(
             udp.recv(&mut [0; 16]).is_err(),

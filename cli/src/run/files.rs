@@ -147,7 +147,7 @@ impl Plan {
             match fs::metadata(file) {
                 Ok(found) if (found.dev(), found.ino()) == (nothing.dev(), nothing.ino()) => {}
                 Ok(_) => {
-                    again(|| self.hide(file))?;
+                    again(file, || self.hide(file))?;
                     bare.push(file.clone());
                 }
                 // Nothing there to be covered; it is looked at again when the next cover falls.
@@ -158,7 +158,7 @@ impl Plan {
         for file in &self.read_only {
             match statvfs(file) {
                 Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => {}
-                Ok(_) => again(|| make_read_only(file))?,
+                Ok(_) => again(file, || lay_read_only(file, &[file.clone()]))?,
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed("looked at", file)(error)),
             }
@@ -202,16 +202,20 @@ impl Plan {
 /// Covers a file that is being replaced: the old one's cover falls a moment before the new one has
 /// its name, and until then nothing can be laid there. If there is no file any more, the next event
 /// is waited for.
-fn again(mut cover: impl FnMut() -> Result<(), FilesError>) -> Result<(), FilesError> {
-    for _ in 0..MOMENTS {
+fn again(file: &Path, mut cover: impl FnMut() -> Result<(), FilesError>) -> Result<(), FilesError> {
+    let mut tried = 0;
+    loop {
         match cover() {
             Err(error) if error.error.kind() == io::ErrorKind::NotFound => {
+                tried += 1;
+                if tried == MOMENTS {
+                    return if file.exists() { Err(error) } else { Ok(()) };
+                }
                 std::thread::sleep(MOMENT);
             }
             result => return result,
         }
     }
-    Ok(())
 }
 
 /// Keeps what is mounted from now on to this process's namespace.
@@ -281,15 +285,24 @@ impl Events {
 
 /// Covers a file or folder with itself, read-only, with all that is mounted in it.
 fn make_read_only(path: &Path) -> Result<(), FilesError> {
+    let mut mounts = mounts_in(path)?;
+    mounts.push(path.to_owned());
+    mounts.sort();
+    mounts.dedup();
+    lay_read_only(path, &mounts)
+}
+
+/// Covers a path with itself, and makes these of the mounts that come with it read-only.
+fn lay_read_only(path: &Path, mounts: &[PathBuf]) -> Result<(), FilesError> {
     mount_bind_recursive(path, path).map_err(failed("made read-only", path))?;
-    for mount in mounts_in(path)? {
-        let found = match statvfs(&mount) {
+    for mount in mounts {
+        let found = match statvfs(mount) {
             Ok(found) => found.f_flag,
             // Covered by another, not for this user to look at, or mounted by whoever looks first.
             Err(Errno::NOENT | Errno::ACCESS | Errno::LOOP | Errno::NODEV) if mount != path => {
                 continue;
             }
-            Err(error) => return Err(failed("looked at", &mount)(error)),
+            Err(error) => return Err(failed("looked at", mount)(error)),
         };
         // What the mount below forbids stays forbidden; the kernel refuses to take it back.
         let kept = [
@@ -306,7 +319,7 @@ fn make_read_only(path: &Path) -> Result<(), FilesError> {
             .fold(MountFlags::BIND | MountFlags::RDONLY, |flags, (_, flag)| {
                 flags | flag
             });
-        mount_remount(&mount, flags, c"").map_err(failed("made read-only", &mount))?;
+        mount_remount(mount, flags, c"").map_err(failed("made read-only", mount))?;
     }
     Ok(())
 }
@@ -315,14 +328,12 @@ fn make_read_only(path: &Path) -> Result<(), FilesError> {
 fn mounts_in(path: &Path) -> Result<Vec<PathBuf>, FilesError> {
     let table = Path::new("/proc/self/mountinfo");
     let lines = fs::read(table).map_err(failed("read", table))?;
-    let mut mounts: Vec<_> = lines
+    let mounts = lines
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
         .map(|field| PathBuf::from(OsString::from_vec(unescape(field))))
         .filter(|mount| mount.starts_with(path))
         .collect();
-    mounts.sort();
-    mounts.dedup();
     Ok(mounts)
 }
 
