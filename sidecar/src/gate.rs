@@ -52,6 +52,10 @@ pub const DEFAULT_JOURNAL_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// How often idle upstream connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long a call that is no longer allowed may take to notice. It takes no time, unless its agent
+/// does not read.
+const STALLED: Duration = Duration::from_millis(500);
+
 /// How long to wait where `accept` fails for want of file descriptors: long enough not to spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(20);
 
@@ -375,7 +379,19 @@ impl Gate {
             while changed.changed().await.is_ok() {
                 let plan = pod.policies.current();
                 let ended = pod.calls.rejudge(&plan);
-                tracing::info!(generation = plan.generation(), ended, "policy in force");
+                if ended == 0 {
+                    continue;
+                }
+                tracing::info!(
+                    generation = plan.generation(),
+                    ended,
+                    "calls no longer allowed"
+                );
+                let calls = Arc::clone(&pod.calls);
+                tokio::spawn(async move {
+                    tokio::time::sleep(STALLED).await;
+                    calls.cut_stalled();
+                });
             }
         });
     }

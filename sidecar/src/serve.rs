@@ -16,7 +16,7 @@ use http_body_util::{Empty, Full};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
-    service::service_fn,
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -34,7 +34,7 @@ use crate::{
         strict::Strict,
         terminate::HandshakeError,
     },
-    decide::{self, Refusal},
+    decide::{self, Refusal, live::Line},
     flow,
     gate::Pod,
     ledger::{self, DecisionId, OutcomeGuard, Unrecorded},
@@ -112,35 +112,36 @@ pub async fn http<I>(
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let line = Arc::new(Line::default());
     let service = {
-        let (pod, identity) = (Arc::clone(pod), Arc::clone(&identity));
+        let (pod, identity, line) = (Arc::clone(pod), Arc::clone(&identity), Arc::clone(&line));
         service_fn(move |request| {
             let (pod, identity) = (Arc::clone(&pod), Arc::clone(&identity));
-            async move { Ok::<_, Infallible>(respond(&pod, &identity, request).await) }
+            let line = Arc::clone(&line);
+            async move { Ok::<_, Infallible>(respond(&pod, &identity, &line, request).await) }
         })
     };
     let mut stopping = pod.stopping.subscribe();
-    let result = if http2 {
-        let connection = http2_server().serve_connection(TokioIo::new(io), service);
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            result = &mut connection => result,
-            () = stopped(&mut stopping) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+    let connection = async {
+        if http2 {
+            let connection = http2_server().serve_connection(TokioIo::new(io), service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                result = &mut connection => result,
+                () = stopped(&mut stopping) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
+        } else {
+            http1(pod, io, service).await
         }
-    } else {
-        let connection = http1_server()
-            .serve_connection(TokioIo::new(Strict::new(io)), service)
-            .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            result = &mut connection => result,
-            () = stopped(&mut stopping) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+    };
+    let result = tokio::select! {
+        result = connection => result,
+        () = line.cut() => {
+            tracing::debug!("cut: the agent does not read an answer that is no longer allowed");
+            return Ok(());
         }
     };
     match result {
@@ -153,6 +154,26 @@ where
     }
 }
 
+/// Serves HTTP/1 on a connection until it ends, or the gate stops and the last answer is given.
+pub(crate) async fn http1<I, S>(pod: &Pod, io: I, service: S) -> Result<(), hyper::Error>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+{
+    let mut stopping = pod.stopping.subscribe();
+    let connection = http1_server()
+        .serve_connection(TokioIo::new(Strict::new(io)), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        result = &mut connection => result,
+        () = stopped(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
+}
+
 /// Completes when the gate begins to stop.
 pub async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
     // An error means that the gate is gone, which is a stop too.
@@ -160,7 +181,7 @@ pub async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
 }
 
 /// An HTTP/1 server with the gate's limits.
-pub(crate) fn http1_server() -> http1::Builder {
+fn http1_server() -> http1::Builder {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
@@ -190,11 +211,17 @@ fn http2_server() -> http2::Builder<TokioExecutor> {
 pub(crate) async fn respond(
     pod: &Arc<Pod>,
     identity: &Identity,
+    line: &Arc<Line>,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let mut shape = Shape::Http;
     match flow::request(pod, identity, request, &mut shape).await {
-        Ok(Answer(answer)) => answer,
+        Ok(Answer(answer)) => {
+            if let AnswerBody::Relayed(body) = answer.body() {
+                body.travels_on(line);
+            }
+            answer
+        }
         Err(Stopped { denial, id }) => {
             answer::refusal(&shape, &denial, id).map(|body| AnswerBody::Own(Full::new(body)))
         }

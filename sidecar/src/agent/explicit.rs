@@ -17,9 +17,9 @@ use super::{
     identify::Identity,
     origin::Origin,
     stream::Transport,
-    strict::Strict,
 };
 use crate::{
+    decide::live::Line,
     flow,
     gate::Pod,
     serve::{self, AnswerBody, Ended, Raw, Stopped},
@@ -27,17 +27,19 @@ use crate::{
 
 /// Serves one connection until it ends.
 pub async fn serve(pod: &Arc<Pod>, tcp: TcpStream) {
+    let line = Arc::new(Line::default());
     let service = {
-        let pod = Arc::clone(pod);
+        let (pod, line) = (Arc::clone(pod), Arc::clone(&line));
         service_fn(move |request| {
-            let pod = Arc::clone(&pod);
-            async move { Ok::<_, Infallible>(respond(&pod, request).await) }
+            let (pod, line) = (Arc::clone(&pod), Arc::clone(&line));
+            async move { Ok::<_, Infallible>(respond(&pod, &line, request).await) }
         })
     };
-    let connection = serve::http1_server()
-        .serve_connection(TokioIo::new(Strict::new(tcp)), service)
-        .with_upgrades();
-    match connection.await {
+    let result = tokio::select! {
+        result = serve::http1(pod, tcp, service) => result,
+        () = line.cut() => return,
+    };
+    match result {
         Err(error) if error.is_parse() => {
             drop(Ended::malformed(
                 pod,
@@ -51,7 +53,11 @@ pub async fn serve(pod: &Arc<Pod>, tcp: TcpStream) {
     }
 }
 
-async fn respond(pod: &Arc<Pod>, request: Request<Incoming>) -> Response<AnswerBody> {
+async fn respond(
+    pod: &Arc<Pod>,
+    line: &Arc<Line>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::CONNECT {
         return match tunnel(&parts) {
@@ -75,7 +81,7 @@ async fn respond(pod: &Arc<Pod>, request: Request<Incoming>) -> Response<AnswerB
         scheme: Scheme::Http,
         proxy_request: true,
     };
-    serve::respond(pod, &identity, Request::from_parts(parts, body)).await
+    serve::respond(pod, &identity, line, Request::from_parts(parts, body)).await
 }
 
 /// The tunnel is open at once: what may pass is judged on what it carries.

@@ -7,7 +7,7 @@
 use std::{
     future::poll_fn,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -16,6 +16,7 @@ use std::{
 use exeat_policy::{Call, Destination, HttpCall, Plan, Protocol, Verdict};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// The facts a call was judged by, kept for as long as it lives.
 #[derive(Debug)]
@@ -54,6 +55,14 @@ pub struct LiveCall {
     facts: Arc<Facts>,
     revoked: AtomicBool,
     wakers: [AtomicWaker; 3],
+    line: OnceLock<Arc<Line>>,
+}
+
+/// A connection of the agent's, which can be cut. An agent that does not read its answer keeps the
+/// answer from being looked at, and so from noticing that it is over.
+#[derive(Debug, Default)]
+pub struct Line {
+    cut: Notify,
 }
 
 /// All calls under way.
@@ -103,6 +112,7 @@ impl Calls {
             facts,
             revoked: AtomicBool::new(false),
             wakers: Default::default(),
+            line: OnceLock::new(),
         });
         let mut slots = self.slots.lock();
         let slot = if let Some(slot) = slots.free.pop() {
@@ -132,6 +142,30 @@ impl Calls {
         let calls: Vec<_> = self.slots.lock().calls.iter().flatten().cloned().collect();
         calls.iter().filter(|call| call.rejudge(plan)).count()
     }
+
+    /// Cuts the connections of calls that were revoked and are still here.
+    pub fn cut_stalled(&self) {
+        let slots = self.slots.lock();
+        for call in slots
+            .calls
+            .iter()
+            .flatten()
+            .filter(|call| call.is_revoked())
+        {
+            if let Some(line) = call.line.get() {
+                line.cut.notify_one();
+            }
+        }
+    }
+}
+
+// === impl Line ===
+
+impl Line {
+    /// Completes when the connection is to be cut.
+    pub async fn cut(&self) {
+        self.cut.notified().await;
+    }
 }
 
 // === impl LiveCall ===
@@ -146,14 +180,26 @@ impl LiveCall {
         denied
     }
 
+    /// Whether the policy no longer allows this call.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    /// Tells on which connection the answer is on its way.
+    pub fn answered_on(&self, line: &Arc<Line>) {
+        // Set once: a call has one answer.
+        drop(self.line.set(Arc::clone(line)));
+    }
+
     /// Ready once the policy no longer allows this call. Each waiter has one task at a time.
     pub fn poll_revoked(&self, waiter: Waiter, cx: &Context<'_>) -> Poll<()> {
-        if self.revoked.load(Ordering::Acquire) {
+        if self.is_revoked() {
             return Poll::Ready(());
         }
         self.wakers[waiter as usize].register(cx.waker());
         // Again: it may have been revoked between the look and the registration.
-        if self.revoked.load(Ordering::Acquire) {
+        if self.is_revoked() {
             return Poll::Ready(());
         }
         Poll::Pending

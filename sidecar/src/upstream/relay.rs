@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use super::pool::Checkout;
 use crate::{
     agent::fields,
-    decide::live::{Entered, LiveCall, Waiter},
+    decide::live::{Entered, Line, LiveCall, Waiter},
     ledger::OutcomeGuard,
 };
 
@@ -142,10 +142,24 @@ impl Returning {
         returning
     }
 
+    /// Tells on which connection of the agent's it is on its way.
+    pub fn travels_on(&self, line: &Arc<Line>) {
+        self.entered.call().answered_on(line);
+    }
+
     fn finish(&mut self) {
         self.guard.settled();
         if let Some(connection) = self.connection.take() {
             connection.give_back();
+        }
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        // Whatever else seems to have ended it; an answer that is over has no connection any more.
+        if self.connection.is_some() && self.entered.call().is_revoked() {
+            self.guard.failed("policy_changed");
         }
     }
 }
@@ -164,7 +178,6 @@ impl Body for Returning {
             .poll_revoked(Waiter::Answer, cx)
             .is_ready()
         {
-            self.guard.failed("policy_changed");
             return Poll::Ready(Some(Err(RelayError::Revoked)));
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
