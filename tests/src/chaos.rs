@@ -259,10 +259,10 @@ impl Sidecar {
         let begun = Instant::now();
         while !self.log().contains("exeat-sidecar is ready") {
             if let Some(status) = self.child.try_wait()? {
-                bail!("the sidecar ended with {status}: {}", self.log());
+                bail!("the sidecar ended with {status}: {}", self.last_words());
             }
             if begun.elapsed() > START_PATIENCE {
-                bail!("the sidecar is not ready: {}", self.log());
+                bail!("the sidecar is not ready: {}", self.last_words());
             }
             thread::sleep(Duration::from_millis(2));
         }
@@ -278,6 +278,14 @@ impl Sidecar {
         )
     }
 
+    /// The last it said, for people.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let log = self.log();
+        let start = log.len().saturating_sub(2000);
+        log.get(start..).unwrap_or(&log).to_owned()
+    }
+
     /// Waits until it said this.
     pub fn says(&self, words: &str) -> Result<()> {
         until(
@@ -285,7 +293,7 @@ impl Sidecar {
             START_PATIENCE,
             || self.log().contains(words),
         )
-        .with_context(|| self.log())
+        .with_context(|| self.last_words())
     }
 
     /// Its process.
@@ -314,7 +322,7 @@ impl Sidecar {
                 return Ok(status);
             }
             if begun.elapsed() > patience {
-                bail!("the sidecar did not end: {}", self.log());
+                bail!("the sidecar did not end: {}", self.last_words());
             }
             thread::sleep(Duration::from_millis(2));
         }
