@@ -93,7 +93,7 @@ impl Default for NameLimits {
     fn default() -> Self {
         Self {
             names: 8192,
-            hold: Duration::from_secs(15 * 60),
+            hold: Duration::from_mins(15),
             burst_bytes: 16 * 1024,
             bytes_per_second: 128,
         }
@@ -324,7 +324,7 @@ mod tests {
         }
         assert!((15..25).contains(&given), "{given}");
         assert!(names.assign(&host("known.example")).is_ok());
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         assert!(names.assign(&host("fresh.example")).is_ok());
     }
 

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::metrics::{Facts, Metrics};
+use super::metrics::{ExportFacts, Facts, Metrics};
 use super::reload::{Policies, PolicyState};
 use crate::ledger::Ledger;
 
@@ -118,26 +118,30 @@ impl Health {
     pub fn lacks(&self, stage: Stage) -> Option<&'static str> {
         let phase = self.phase.load(Ordering::Relaxed);
         match stage {
-            Stage::Live => None,
-            Stage::Started if phase == STARTING => Some("starting"),
-            Stage::Started => None,
-            Stage::Ready if phase == STARTING => Some("starting"),
+            Stage::Started | Stage::Ready if phase == STARTING => Some("starting"),
             Stage::Ready if phase == STOPPING => Some("stopping"),
             Stage::Ready if !self.ledger.writable() => Some("the journal cannot be written"),
             // A gate without a policy is ready: it denies, which is its job until there is one.
-            Stage::Ready => None,
+            Stage::Live | Stage::Started | Stage::Ready => None,
         }
     }
 
     fn facts(&self) -> Facts {
         let status = self.policies.status();
         let lost = self.ledger.lost();
+        let export = self.ledger.export_status();
         Facts {
             policy_generation: status.generation,
             policy_current: status.state == PolicyState::Enforcing,
             journal_writable: self.ledger.writable(),
             journal_sequence: self.ledger.head().seq,
             journal_lost: lost.refused + lost.denials + lost.outcomes,
+            export: export.map(|export| ExportFacts {
+                sent: export.exported,
+                rejected: export.rejected,
+                dropped: export.dropped,
+                failures: export.failures,
+            }),
         }
     }
 

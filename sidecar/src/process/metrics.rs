@@ -32,14 +32,8 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Connections from the agent now.
     pub connections_active: Gauge,
-    /// Bytes sent upstream.
-    pub bytes_sent: Counter,
-    /// Bytes received from upstream.
-    pub bytes_received: Counter,
     /// What the DNS server did.
     pub dns: DnsMetrics,
-    /// What became of exported records.
-    pub export: ExportMetrics,
     allowed: Counter,
     denied: Vec<Counter>,
 }
@@ -58,16 +52,16 @@ pub struct DnsMetrics {
 }
 
 /// What became of exported records.
-#[derive(Debug, Default)]
-pub struct ExportMetrics {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExportFacts {
     /// Records that the collector took.
-    pub sent: Counter,
+    pub sent: u64,
     /// Records that it refused for good.
-    pub rejected: Counter,
+    pub rejected: u64,
     /// Records given up because the collector was away for too long.
-    pub dropped: Counter,
-    /// Attempts that failed and are repeated.
-    pub failures: Counter,
+    pub dropped: u64,
+    /// Attempts that failed.
+    pub failures: u64,
 }
 
 /// What is not counted but looked up when somebody asks.
@@ -83,6 +77,8 @@ pub struct Facts {
     pub journal_sequence: u64,
     /// Denials and outcomes that could not be recorded.
     pub journal_lost: u64,
+    /// How the export fares, if there is one.
+    pub export: Option<ExportFacts>,
 }
 
 // === impl Counter ===
@@ -198,28 +194,12 @@ impl Metrics {
         let name = "exeat_connections_active";
         page.family(name, "gauge", "Connections from the agent now.");
         page.sample(name, "", self.connections_active.get());
-        let name = "exeat_network_io_bytes_total";
-        page.family(name, "counter", "Bytes between the gate and upstreams.");
-        page.sample(name, "direction=\"transmit\"", self.bytes_sent.get());
-        page.sample(name, "direction=\"receive\"", self.bytes_received.get());
         let name = "exeat_dns_questions_total";
         page.family(name, "counter", "DNS questions, by what became of them.");
         page.sample(name, "outcome=\"answered\"", self.dns.answered.get());
         page.sample(name, "outcome=\"denied\"", self.dns.denied.get());
         page.sample(name, "outcome=\"throttled\"", self.dns.throttled.get());
         page.sample(name, "outcome=\"malformed\"", self.dns.malformed.get());
-        let name = "exeat_export_records_total";
-        page.family(
-            name,
-            "counter",
-            "Journal records exported, by what became of them.",
-        );
-        page.sample(name, "outcome=\"sent\"", self.export.sent.get());
-        page.sample(name, "outcome=\"rejected\"", self.export.rejected.get());
-        page.sample(name, "outcome=\"dropped\"", self.export.dropped.get());
-        let name = "exeat_export_failures_total";
-        page.family(name, "counter", "Attempts to export that failed.");
-        page.sample(name, "", self.export.failures.get());
         facts.render(&mut page);
         page.0
     }
@@ -232,10 +212,7 @@ impl Default for Metrics {
             connections_explicit: Counter::default(),
             connections_refused: Counter::default(),
             connections_active: Gauge::default(),
-            bytes_sent: Counter::default(),
-            bytes_received: Counter::default(),
             dns: DnsMetrics::default(),
-            export: ExportMetrics::default(),
             allowed: Counter::default(),
             denied: Reason::ALL.iter().map(|_| Counter::default()).collect(),
         }
@@ -279,6 +256,19 @@ impl Facts {
             "Denials and outcomes that could not be recorded.",
         );
         page.sample(name, "", self.journal_lost);
+        let export = self.export.unwrap_or_default();
+        let name = "exeat_export_records_total";
+        page.family(
+            name,
+            "counter",
+            "Journal records exported, by what became of them.",
+        );
+        page.sample(name, "outcome=\"sent\"", export.sent);
+        page.sample(name, "outcome=\"rejected\"", export.rejected);
+        page.sample(name, "outcome=\"dropped\"", export.dropped);
+        let name = "exeat_export_failures_total";
+        page.family(name, "counter", "Attempts to export that failed.");
+        page.sample(name, "", export.failures);
     }
 }
 

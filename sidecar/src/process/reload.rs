@@ -153,19 +153,12 @@ impl Policies {
         self.status.subscribe()
     }
 
-    /// Puts another plan in force, as a look would; for a policy with no files behind it.
-    pub fn replace(&self, plan: Plan, sources: usize) {
-        let mut seen = self.seen.lock();
-        seen.last_generation = seen.last_generation.max(plan.generation());
-        self.enforce(plan, sources, PolicyState::Enforcing);
-    }
-
     /// Keeps the plan up to date for as long as the result is kept.
     #[must_use]
     pub fn watch(self: &Arc<Self>) -> Watch {
         let folders = self.held.as_ref().map(Held::folders).unwrap_or_default();
         let policies = Arc::clone(self);
-        watch("policies", folders, move || policies.look())
+        watch("policies", &folders, move || policies.look())
     }
 
     /// Reads the files, and puts what they say in force if it is new and good.
@@ -240,11 +233,10 @@ impl Policies {
             since: SystemTime::now(),
         };
         let generation = status.generation;
-        match &status.state {
-            PolicyState::DenyAll(problem) => {
-                tracing::warn!(generation, %problem, "no policy: everything is denied");
-            }
-            _ => tracing::info!(generation, digest = %status.digest, "policy in force"),
+        if let PolicyState::DenyAll(problem) = &status.state {
+            tracing::warn!(generation, %problem, "no policy: everything is denied");
+        } else {
+            tracing::info!(generation, digest = %status.digest, "policy in force");
         }
         self.current.store(Arc::new(plan));
         self.status.send_replace(status);

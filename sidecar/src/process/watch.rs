@@ -23,7 +23,6 @@ const POLL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Watch {
     task: JoinHandle<()>,
-    poke: Arc<Notify>,
 }
 
 /// Calls `look` at once (something may have changed while the watch was set up), then whenever
@@ -31,14 +30,14 @@ pub struct Watch {
 ///
 /// `look` reads files, so it runs where blocking is allowed; it is never run twice at once.
 #[must_use]
-pub fn watch<F>(name: &'static str, folders: Vec<PathBuf>, look: F) -> Watch
+pub fn watch<F>(name: &'static str, folders: &[PathBuf], look: F) -> Watch
 where
     F: FnMut() + Send + 'static,
 {
     let poke = Arc::new(Notify::new());
-    let watcher = watcher(name, &folders, Arc::clone(&poke));
-    let task = tokio::spawn(run(watcher, Arc::clone(&poke), look));
-    Watch { task, poke }
+    let watcher = watcher(name, folders, Arc::clone(&poke));
+    let task = tokio::spawn(run(watcher, poke, look));
+    Watch { task }
 }
 
 async fn run<F>(watcher: Option<RecommendedWatcher>, poke: Arc<Notify>, mut look: F)
@@ -71,7 +70,7 @@ fn watcher(
     poke: Arc<Notify>,
 ) -> Option<RecommendedWatcher> {
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.map_or(true, |event| is_change(event.kind)) {
+        if event.map_or(true, |event| is_change(&event.kind)) {
             poke.notify_one();
         }
     });
@@ -91,7 +90,7 @@ fn watcher(
 }
 
 /// Our own looks open and read files; taking that for a change would be a look without end.
-fn is_change(kind: EventKind) -> bool {
+fn is_change(kind: &EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Access(_) => false,
@@ -100,13 +99,6 @@ fn is_change(kind: EventKind) -> bool {
 }
 
 // === impl Watch ===
-
-impl Watch {
-    /// Look soon, whatever the kernel said.
-    pub fn poke(&self) {
-        self.poke.notify_one();
-    }
-}
 
 impl Drop for Watch {
     fn drop(&mut self) {
@@ -124,7 +116,7 @@ mod tests {
     fn counting(folders: Vec<PathBuf>) -> (Watch, Arc<AtomicUsize>) {
         let looks = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&looks);
-        let watch = watch("test", folders, move || {
+        let watch = watch("test", &folders, move || {
             count.fetch_add(1, Ordering::SeqCst);
         });
         (watch, looks)
@@ -158,7 +150,7 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         let looks = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&looks);
-        let _watch = watch("test", vec![dir.path().to_owned()], move || {
+        let _watch = watch("test", &[dir.path().to_owned()], move || {
             count.fetch_add(1, Ordering::SeqCst);
             std::fs::read(&file).unwrap();
         });

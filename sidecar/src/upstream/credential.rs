@@ -193,9 +193,10 @@ impl Credentials {
     pub fn watch(self: &Arc<Self>) -> Watch {
         let folder = self.folder.iter().map(Folder::live_path);
         let files = self.files.values().map(|file| file.folder().live_path());
+        let folders: Vec<PathBuf> = folder.chain(files).collect();
         let credentials = Arc::clone(self);
-        watch("credentials", folder.chain(files).collect(), move || {
-            credentials.reload()
+        watch("credentials", &folders, move || {
+            credentials.reload();
         })
     }
 

@@ -42,7 +42,7 @@ const OTHER_FAMILY: Duration = Duration::from_millis(50);
 const TTL_MIN: Duration = Duration::from_secs(1);
 
 /// An answer is asked again after this long, whatever its TTL: addresses move when things break.
-const TTL_MAX: Duration = Duration::from_secs(60);
+const TTL_MAX: Duration = Duration::from_mins(1);
 
 /// An answer that lacks a family because that was slow is soon asked again.
 const TTL_PARTIAL: Duration = Duration::from_secs(5);

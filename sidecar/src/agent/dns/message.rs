@@ -149,7 +149,7 @@ impl Question {
             return host.to_string();
         }
         let mut shown = String::new();
-        for label in self.query.name().iter() {
+        for label in self.query.name() {
             if !shown.is_empty() {
                 shown.push('.');
             }
@@ -228,7 +228,7 @@ fn start_of_authority() -> Record {
 /// and nothing is decoded, so that no two names on the wire are one host but by their case.
 fn host(name: &Name) -> Option<Host> {
     let mut text = String::with_capacity(name.len());
-    for label in name.iter() {
+    for label in name {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         if label.is_empty() || !label.iter().all(plain) {
             return None;

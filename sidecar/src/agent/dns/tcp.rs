@@ -21,7 +21,7 @@ const CONNECTIONS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection lives this long at most.
-const LIFETIME: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_mins(1);
 
 /// And asks this much at most.
 const QUESTIONS: usize = 256;

@@ -5,6 +5,7 @@ use crate::agent::names::NameLimits;
 use crate::ledger::{Durability, JournalConfig, Principal};
 use exeat_policy::{Source, compile};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::RecordType::{ANY, CNAME, HTTPS, MX, NULL, SRV, SVCB, TXT};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use proptest::prelude::*;
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ fn plan() -> Plan {
 struct Bed {
     context: DnsContext,
     lines: tokio::sync::broadcast::Receiver<Arc<str>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn bed() -> Bed {
@@ -48,7 +49,7 @@ fn bed() -> Bed {
     Bed {
         context,
         lines: ledger.subscribe(),
-        _dir: dir,
+        dir,
     }
 }
 
@@ -165,7 +166,6 @@ fn other_names_do_not_exist_and_are_on_record() {
 #[test]
 fn other_types_have_no_data() {
     let bed = bed();
-    use RecordType::{ANY, CNAME, HTTPS, MX, NULL, SRV, SVCB, TXT};
     for kind in [
         TXT,
         NULL,
@@ -390,7 +390,7 @@ async fn udp(address: &str) -> (SocketAddr, Bed2) {
         at,
         Bed2 {
             lines: bed.lines,
-            _dir: bed._dir,
+            _dir: bed.dir,
         },
     )
 }
@@ -410,7 +410,7 @@ async fn tcp() -> (SocketAddr, Bed2) {
         at,
         Bed2 {
             lines: bed.lines,
-            _dir: bed._dir,
+            _dir: bed.dir,
         },
     )
 }

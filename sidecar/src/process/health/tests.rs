@@ -139,7 +139,7 @@ async fn what_is_too_much_is_turned_away() {
     let bed = bed().await;
     let mut many = "GET /metrics HTTP/1.1\r\nhost: x\r\n".to_owned();
     for n in 0..100 {
-        many.push_str(&format!("x{n}: y\r\n"));
+        many.extend(["x", &n.to_string(), ": y\r\n"]);
     }
     let answer = send(bed.at, format!("{many}\r\n").as_bytes()).await;
     assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
