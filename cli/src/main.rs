@@ -33,7 +33,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(arguments) => match arguments.command {
-            Command::Run(arguments) => run::main(arguments),
+            Command::Run(arguments) => run::main(&arguments),
             Command::Policy(command) => policy::main(command),
             Command::Audit(command) => audit::main(command),
             Command::Stage(arguments) => run::stage::main(&arguments),

@@ -59,7 +59,7 @@ your files, but for the credential files and the journal (hidden) and the polici
 can't reach the network but through the gate, nor the machine's Unix sockets, nor any process \
 outside.")]
 pub(crate) struct Arguments {
-    /// A file of ToolPolicies, watched and reloaded; without any, everything is denied
+    /// A file of policies (`ToolPolicy`), watched and reloaded; without any, everything is denied
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
 
@@ -137,7 +137,7 @@ enum NotBuilt {
 }
 
 /// Runs the subcommand.
-pub(crate) fn main(arguments: Arguments) -> ExitCode {
+pub(crate) fn main(arguments: &Arguments) -> ExitCode {
     match run(arguments) {
         Ok(code) => code.into(),
         Err(error) => {
@@ -149,9 +149,9 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<u8, NotBuilt> {
+fn run(arguments: &Arguments) -> Result<u8, NotBuilt> {
     let lines = Lines::new(arguments.quiet);
-    let prepared = Prepared::new(&arguments)?;
+    let prepared = Prepared::new(arguments)?;
     for remark in &prepared.remarks {
         lines.say(remark);
     }
@@ -168,12 +168,9 @@ fn run(arguments: Arguments) -> Result<u8, NotBuilt> {
     let signals = stage::read_signals(&forwarded())?;
 
     keeper.send(&Order::Prepare, &[io::stdin().as_fd()])?;
-    let (report, fds) = match keeper.receive() {
-        Ok(received) => received,
-        Err(_) => {
-            child.wait()?;
-            return Err(NotBuilt::Said);
-        }
+    let Ok((report, fds)) = keeper.receive() else {
+        child.wait()?;
+        return Err(NotBuilt::Said);
     };
     let Report::Listening(kinds) = report else {
         return Err(NotBuilt::Protocol);

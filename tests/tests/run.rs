@@ -590,18 +590,18 @@ fn nothing_of_the_gate_is_in_the_commands_view() {
                         if printenv $gone; then echo LEFT $gone; fi; done; \
                       grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status; ls /proc/self/fd | wc -l";
         let mut command = place.run(&[], &["sh", "-c", script]);
-        for name in [
-            "http_proxy",
-            "HTTPS_PROXY",
-            "OTEL_EXPORTER_OTLP_HEADERS",
-            "SSL_CERT_DIR",
-        ] {
+        command.env("SSL_CERT_DIR", "/etc/ssl/certs");
+        for name in ["http_proxy", "HTTPS_PROXY", "OTEL_EXPORTER_OTLP_HEADERS"] {
             command.env(name, "key=left.example");
         }
         let output = finish(&mut command);
         let stdout = text(&output.stdout);
         assert!(!stdout.contains(SECRET), "{user:?}: {stdout}");
         assert!(!stdout.contains("left.example"), "{user:?}: {stdout}");
+        assert!(
+            !stdout.lines().any(|line| line.starts_with("LEFT")),
+            "{user:?}: {stdout}"
+        );
         for name in ["Inh", "Prm", "Eff", "Bnd", "Amb"] {
             assert!(
                 stdout.contains(&format!("Cap{name}:\t0000000000000000")),
@@ -843,5 +843,26 @@ fn a_replaced_credential_is_hidden_again() {
         stdout.read_to_string(&mut rest).unwrap();
         assert!(!rest.contains(SECRET), "{user:?}: {rest}");
         end(running);
+    }
+}
+
+#[test]
+fn an_interrupt_from_the_terminal_comes_once() {
+    for user in USERS {
+        let place = Place::new(user);
+        // A second signal, passed on by the gate, would be counted.
+        let script =
+            "n=; trap 'n=x$n' INT; echo ready; sleep 5; sleep 0.5; echo \"<$n>\"; exit 5\n";
+        place.write("work/interrupted", script);
+        let run = format!("exec {} run -- sh interrupted", exeat().display());
+        let mut command = place.program(Path::new("script"));
+        command.args(["--quiet", "--return", "--command", &run, "/dev/null"]);
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        let mut stdin = running.child.stdin.take().unwrap();
+        let mut lines = BufReader::new(running.child.stdout.take().unwrap());
+        wait_for(&mut lines, "ready");
+        stdin.write_all(b"\x03").unwrap();
+        wait_for(&mut lines, "<x>");
+        assert_eq!(end(running).status.code(), Some(5), "{user:?}");
     }
 }

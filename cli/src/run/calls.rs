@@ -1,7 +1,7 @@
 //! The system calls that the command is refused.
 //!
 //! The network namespace stops packets; what is left are the kernel's other ways to reach something
-//! outside: Unix sockets of the host, other socket families, io_uring (which would open sockets
+//! outside: Unix sockets of the host, other socket families, `io_uring` (which would open sockets
 //! without the calls named here), typing into the terminal. All of them fail with EPERM, as if the
 //! machine's administrator had forbidden them. In doubt a way is refused: of the socket families,
 //! only those named below exist.

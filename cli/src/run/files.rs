@@ -158,7 +158,7 @@ impl Plan {
         for file in &self.read_only {
             match statvfs(file) {
                 Ok(found) if found.f_flag.contains(StatVfsMountFlags::RDONLY) => {}
-                Ok(_) => again(file, || lay_read_only(file, &[file.clone()]))?,
+                Ok(_) => again(file, || lay_read_only(file, std::slice::from_ref(file)))?,
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed("looked at", file)(error)),
             }
@@ -185,7 +185,7 @@ impl Plan {
                 fs::write(private.join(name), content)?;
             }
             let mut nothing = OpenOptions::new();
-            nothing.write(true).create_new(true).mode(0);
+            nothing.write(true).create_new(true).mode(0o000);
             nothing.open(private.join(NOTHING))?.flush()?;
             fs::create_dir(private.join(STAGE))
         };

@@ -141,10 +141,10 @@ fn what(record: &Value) -> String {
         for call in record["mcp"]["calls"].as_array().into_iter().flatten() {
             let name = text(&call["name"]).unwrap_or_default();
             let method = text(&call["method"]).unwrap_or_default();
-            let _ = write!(what, " {method} {name}");
+            what = format!("{what} {method} {name}");
         }
         if let Some(model) = text(&record["inference"]["model"]) {
-            let _ = write!(what, " model {model}");
+            what = format!("{what} model {model}");
         }
         return what;
     }
