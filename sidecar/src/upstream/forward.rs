@@ -54,8 +54,10 @@ pub async fn forward(
         send(&authorized, call, outgoing, &key, pool, &guard).await
     };
     let (response, checkout) = tokio::select! {
-        answered = exchange => answered?,
+        // First: that the exchange broke off may be its consequence.
+        biased;
         () = live.revoked() => return Err(revoked()),
+        answered = exchange => answered?,
         () = tokio::time::sleep(ANSWER_TIMEOUT) => {
             return Err(Denial::new(Reason::UpstreamTimeout, format!(
                 "{} did not begin its answer within {} min",

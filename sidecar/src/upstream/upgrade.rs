@@ -76,8 +76,9 @@ pub async fn websocket(
         Ok((response, checkout))
     };
     let (mut response, checkout) = tokio::select! {
-        asked = ask => asked?,
+        biased;
         () = live.revoked() => return Err(revoked()),
+        asked = ask => asked?,
     };
     guard.status(response.status().as_u16());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -131,8 +132,9 @@ async fn join(
         |n| guard.received(n),
     );
     let ended = tokio::select! {
-        both = async { tokio::try_join!(out, back) } => both.map(|_| ()),
+        biased;
         () = entered.call().revoked() => Err("policy_changed".to_owned()),
+        both = async { tokio::try_join!(out, back) } => both.map(|_| ()),
     };
     match ended {
         Ok(()) => guard.settled(),
