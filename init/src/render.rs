@@ -5,3 +5,6 @@
 
 pub mod iptables;
 pub mod nft;
+
+#[cfg(test)]
+mod tests;
