@@ -94,7 +94,7 @@ fn no_call_without_its_record_and_no_packet_without_the_gate() {
         } else {
             sidecar.ready().unwrap();
             started += 1;
-            thread::sleep(Duration::from_millis(dice.below(40)));
+            thread::sleep(Duration::from_millis(5 + dice.below(60)));
         }
         sidecar.kill().unwrap();
         if round % 10 == 9 {
@@ -258,6 +258,7 @@ impl Load {
                     }
                     Err(error) => {
                         assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "a call hangs");
+                        thread::sleep(Duration::from_millis(2));
                         client = None;
                         &tally.broken
                     }
@@ -288,7 +289,7 @@ impl Load {
                     tally.took(begun.elapsed());
                     tally.escapes_tried.fetch_add(5, Ordering::Relaxed);
                 }
-                thread::sleep(Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(20));
             }
         });
     }
@@ -328,6 +329,10 @@ fn connect(to: SocketAddr, authority: Option<&PathBuf>) -> io::Result<Client> {
     let Some(authority) = authority else {
         return Client::plain(to);
     };
+    if !authority.exists() {
+        // Nobody has started yet.
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     // The authority may be one of a sidecar that is dead: that is an error like others.
     Client::tls(to, API, authority).map_err(|error| match error.downcast::<io::Error>() {
         Ok(error) => error,
