@@ -44,7 +44,10 @@ impl Fault {
             let line = text.lines().nth(diagnostic.line - 1).unwrap_or_default();
             let here: String = line.chars().skip(diagnostic.column - 1).collect();
             diagnostic.message.contains(&self.message)
-                && self.remedy.as_deref().is_none_or(|part| remedy.contains(part))
+                && self
+                    .remedy
+                    .as_deref()
+                    .is_none_or(|part| remedy.contains(part))
                 && self.at.as_deref().is_none_or(|at| here.starts_with(at))
         });
         if !fits {
@@ -62,9 +65,20 @@ fn every_fault() {
     let faults: Vec<Fault> = serde_saphyr::from_str(include_str!("faults.yaml")).unwrap();
     let wrong: Vec<String> = faults
         .iter()
-        .filter_map(|fault| fault.check().err().map(|why| format!("{}: {why}", fault.text())))
+        .filter_map(|fault| {
+            fault
+                .check()
+                .err()
+                .map(|why| format!("{}: {why}", fault.text()))
+        })
         .collect();
-    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), faults.len(), wrong.join("\n\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} wrong:\n{}",
+        wrong.len(),
+        faults.len(),
+        wrong.join("\n\n")
+    );
     assert!(faults.len() > 100);
 }
 
@@ -75,14 +89,20 @@ fn all_faults_of_all_files_are_told() {
     let found = compile(
         &[
             source("b.yaml", "  tols: []\n  mode: Enfroce\n"),
-            source("a.yaml", "  tools:\n  - {name: x, http: {hosts: ['*']}, when: request.hots == ''}\n"),
+            source(
+                "a.yaml",
+                "  tools:\n  - {name: x, http: {hosts: ['*']}, when: request.hots == ''}\n",
+            ),
         ],
         None,
         1,
     )
     .unwrap_err();
     let places: Vec<(&str, usize)> = found.iter().map(|d| (d.file.as_str(), d.line)).collect();
-    assert_eq!(places, [("a.yaml", 6), ("a.yaml", 6), ("b.yaml", 5), ("b.yaml", 6)]);
+    assert_eq!(
+        places,
+        [("a.yaml", 6), ("a.yaml", 6), ("b.yaml", 5), ("b.yaml", 6)]
+    );
     let json: serde_json::Value = serde_json::from_str(&found.json()).unwrap();
     assert_eq!(json[2]["remedy"], "did you mean `tools`?");
     assert_eq!(json[2]["column"], 3);

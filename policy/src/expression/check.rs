@@ -211,7 +211,8 @@ impl Checker<'_> {
             } else {
                 format!("`{root}` has no field `{field}`")
             };
-            let remedy = suggest(field, &names).or_else(|| Some(format!("capture it in every path, as `{{{field}}}`")));
+            let remedy = suggest(field, &names)
+                .or_else(|| Some(format!("capture it in every path, as `{{{field}}}`")));
             self.fault(expr, message, remedy);
             return Type::Any;
         };
