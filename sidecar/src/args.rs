@@ -101,6 +101,12 @@ pub(crate) struct Serve {
     /// The gate's answer for a name; a rule's `addresses` still apply
     #[arg(long, value_name = "HOST=ADDRESS", value_parser = resolve)]
     resolve: Vec<(Host, IpAddr)>,
+    /// A name server to ask, instead of those in /etc/resolv.conf, which containers of a pod share
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = nameserver)]
+    nameserver: Vec<SocketAddr>,
+    /// A hosts file to honour; none unless given, because containers of a pod share /etc/hosts
+    #[arg(long, value_name = "FILE")]
+    hosts_file: Option<PathBuf>,
     /// Export records to this OTLP endpoint (`http://host:4317` for gRPC, `http://host:4318/v1/logs`)
     #[arg(long, value_name = "ENDPOINT")]
     otlp: Option<String>,
@@ -192,7 +198,11 @@ impl Serve {
             None => PathBuf::from("/"),
         };
         let credentials = self.credential.iter().map(|(_, file)| file);
-        let single = self.policy.iter().chain(&self.labels_file);
+        let single = self
+            .policy
+            .iter()
+            .chain(&self.labels_file)
+            .chain(&self.hosts_file);
         let single = single.chain(credentials).chain(&self.upstream_ca);
         let folders = self.policy_dir.iter().chain(&self.credentials_dir).cloned();
         let written = [
@@ -229,6 +239,8 @@ impl Serve {
         settings.credential_files = self.credential.into_iter().collect();
         settings.upstream_ca = self.upstream_ca;
         settings.resolve = self.resolve;
+        settings.name_servers = self.nameserver;
+        settings.hosts_file = self.hosts_file;
         settings.otlp = self.otlp;
         settings.connection_limit = self.connection_limit;
         settings.principal = Principal {
@@ -257,4 +269,12 @@ fn resolve(text: &str) -> Result<(Host, IpAddr), String> {
         .parse()
         .map_err(|_| format!("`{address}` is no IP address"))?;
     Ok((host, address))
+}
+
+fn nameserver(text: &str) -> Result<SocketAddr, String> {
+    const DNS: u16 = 53;
+    let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS));
+    address
+        .or_else(|_| text.parse())
+        .map_err(|_| format!("`{text}` is no address"))
 }

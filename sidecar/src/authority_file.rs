@@ -8,17 +8,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-
-/// Where distributions keep their bundle of roots.
-const BUNDLES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+use exeat_sidecar::upstream::tls::SYSTEM_BUNDLES;
 
 /// The system's roots as PEM; empty where it has none.
 pub(crate) fn system_roots() -> String {
-    BUNDLES
+    SYSTEM_BUNDLES
         .iter()
         .find_map(|path| fs::read_to_string(path).ok())
         .unwrap_or_default()

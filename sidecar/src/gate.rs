@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -76,6 +76,8 @@ pub struct Settings {
     pub upstream_ca: Vec<PathBuf>,
     /// The gate's answers for names, before any resolver's.
     pub resolve: Vec<(Host, IpAddr)>,
+    /// Name servers to ask; none: those of `/etc/resolv.conf`.
+    pub name_servers: Vec<SocketAddr>,
     /// A hosts file to honour, which the agent must not be able to write.
     pub hosts_file: Option<PathBuf>,
     /// Where records are exported to.
@@ -177,6 +179,7 @@ impl Settings {
             credential_files: BTreeMap::new(),
             upstream_ca: Vec::new(),
             resolve: Vec::new(),
+            name_servers: Vec::new(),
             hosts_file: Some(PathBuf::from("/etc/hosts")),
             otlp: None,
             principal: Principal::default(),
@@ -203,7 +206,7 @@ impl Gate {
         }
         let resolver = Arc::new(Resolver::new(ResolverSettings {
             overrides: settings.resolve,
-            servers: Vec::new(),
+            servers: settings.name_servers,
             hosts_file: settings.hosts_file,
         }));
         let watches = vec![policies.watch(), credentials.watch()];

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use exeat_sidecar::gate::{DEFAULT_JOURNAL_BYTES, Settings};
 pub(super) use exeat_sidecar::gate::{Gate, Listeners, StartError};
@@ -46,6 +47,11 @@ pub(super) fn settings(prepared: &Prepared, policy: PolicySource) -> Settings {
     };
     settings.credential_files.clone_from(&prepared.credentials);
     settings.upstream_ca.clone_from(&prepared.upstream_ca);
+    // The user's own choice of roots holds for the gate too: it calls on the user's behalf.
+    let chosen = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    settings
+        .upstream_ca
+        .extend(chosen.filter(|file| file.is_file()));
     settings.resolve.clone_from(&prepared.resolve);
     settings.otlp.clone_from(&prepared.otlp);
     settings.principal = Principal {

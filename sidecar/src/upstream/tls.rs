@@ -3,7 +3,11 @@
 //! There is no setting that turns verification off, neither here nor in a policy: an agent that
 //! skips verification on its own leg changes nothing on this one.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use exeat_policy::CaSource;
 use parking_lot::Mutex;
@@ -15,6 +19,15 @@ const CONFIG_LIMIT: usize = 64;
 
 /// TLS sessions remembered for resumption, by server name. Small: every entry holds certificates.
 const SESSION_LIMIT: usize = 64;
+
+/// Where distributions keep the system's roots: Debian and Alpine, Fedora, OpenSUSE, BSD. Not from
+/// the environment: who can set a variable of the gate's must not choose whom it trusts.
+pub const SYSTEM_BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 
 /// Client configurations for upstreams.
 #[derive(Debug)]
@@ -35,10 +48,7 @@ struct Pair {
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The system has no roots and none were configured.
-    #[error(
-        "no certificate authorities found: install `ca-certificates`, set SSL_CERT_FILE, or give \
-         --upstream-ca"
-    )]
+    #[error("no certificate authorities found: install `ca-certificates`, or give --upstream-ca")]
     NoRoots,
     /// A configured file can't be used.
     #[error("reading certificate authorities from {}: {source}", path.display())]
@@ -65,11 +75,17 @@ impl UpstreamTls {
     /// Trusts the system's roots and the certificates in `extra`.
     pub fn new(extra: &[PathBuf]) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
-        let system = rustls_native_certs::load_native_certs();
-        for error in &system.errors {
-            tracing::warn!(%error, "a system certificate could not be read");
+        let bundle = SYSTEM_BUNDLES
+            .iter()
+            .map(Path::new)
+            .find(|path| path.exists());
+        if let Some(bundle) = bundle {
+            let system = rustls_native_certs::load_certs_from_paths(Some(bundle), None);
+            for error in &system.errors {
+                tracing::warn!(%error, "a system certificate could not be read");
+            }
+            roots.add_parsable_certificates(system.certs);
         }
-        roots.add_parsable_certificates(system.certs);
         for path in extra {
             let certificates = CertificateDer::pem_file_iter(path)
                 .and_then(Iterator::collect::<Result<Vec<_>, _>>)
