@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use exeat_policy::{Denial, Destination, Plan, Reason};
-use http::{Request, Response, request::Parts};
+use http::{HeaderValue, Request, Response, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Empty, Full};
 use hyper::{
@@ -31,7 +31,7 @@ use crate::{
         origin::{Origin, OriginError},
         sniff::SniffError,
         stream::Transport,
-        strict::Strict,
+        strict::{Strict, may_switch},
         terminate::HandshakeError,
     },
     decide::{self, Refusal, live::Line},
@@ -118,7 +118,11 @@ where
         service_fn(move |request| {
             let (pod, identity) = (Arc::clone(&pod), Arc::clone(&identity));
             let line = Arc::clone(&line);
-            async move { Ok::<_, Infallible>(respond(&pod, &identity, &line, request).await) }
+            async move {
+                let switching = may_switch(&request);
+                let answer = respond(&pod, &identity, &line, request).await;
+                Ok::<_, Infallible>(last_unless_switched(switching, answer))
+            }
         })
     };
     let mut stopping = pod.stopping.subscribe();
@@ -205,6 +209,19 @@ fn http2_server() -> http2::Builder<TokioExecutor> {
         .keep_alive_timeout(PING_TIMEOUT)
         .enable_connect_protocol();
     server
+}
+
+/// Makes an answer the connection's last one where a switch was asked for and is not made: what came
+/// behind the request was not walked.
+pub(crate) fn last_unless_switched(
+    switching: bool,
+    mut answer: Response<AnswerBody>,
+) -> Response<AnswerBody> {
+    if switching && !matches!(answer.body(), AnswerBody::Switched(_)) {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
+    answer
 }
 
 /// One request answered, one way or the other.

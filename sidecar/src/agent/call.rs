@@ -57,6 +57,15 @@ pub fn read(mut parts: Parts, scheme: Scheme) -> Result<Received, Denial> {
         // An upstream would send the credential back (RFC 9110 section 9.3.8).
         return Err(invalid("TRACE would reveal the credentials of the call"));
     }
+    if !parts
+        .method
+        .as_str()
+        .bytes()
+        .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
+    {
+        // Methods are told apart by case (RFC 9110 section 9.1), but not by every server.
+        return Err(invalid("the method is not in upper case"));
+    }
     let target = parts
         .uri
         .path_and_query()
@@ -65,7 +74,7 @@ pub fn read(mut parts: Parts, scheme: Scheme) -> Result<Received, Denial> {
         return Err(invalid("the request's target is over 8 KiB"));
     }
     let path = Path::parse(parts.uri.path()).map_err(|error| invalid(&error.to_string()))?;
-    let query = parts.uri.query().map(str::to_owned);
+    let query = parts.uri.query().map(fields::clean_query);
     if query
         .as_deref()
         .is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic()))

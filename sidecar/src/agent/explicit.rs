@@ -17,6 +17,7 @@ use super::{
     identify::Identity,
     origin::Origin,
     stream::Transport,
+    strict::may_switch,
 };
 use crate::{
     decide::live::Line,
@@ -32,7 +33,11 @@ pub async fn serve(pod: &Arc<Pod>, tcp: TcpStream) {
         let (pod, line) = (Arc::clone(pod), Arc::clone(&line));
         service_fn(move |request| {
             let (pod, line) = (Arc::clone(&pod), Arc::clone(&line));
-            async move { Ok::<_, Infallible>(respond(&pod, &line, request).await) }
+            async move {
+                let switching = may_switch(&request);
+                let answer = respond(&pod, &line, request).await;
+                Ok::<_, Infallible>(serve::last_unless_switched(switching, answer))
+            }
         })
     };
     let result = tokio::select! {

@@ -5,6 +5,7 @@
 //! agent brought. The gate's own credential comes later and is not in reach of any of these.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use percent_encoding::percent_decode_str;
 
 /// Fields of one hop, RFC 9110 section 7.6.1 and their forerunners.
 const HOP_BY_HOP: &[&str] = &[
@@ -24,6 +25,8 @@ const MISLEADING: &[&str] = &[
     "via",
     "x-real-ip",
     "x-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
     "x-host",
     "x-original-host",
     "x-original-url",
@@ -49,7 +52,33 @@ const CREDENTIAL_ENDINGS: &[&str] = &[
 ];
 
 /// Fields that tell under whose name a credential is used, and end otherwise.
-const CREDENTIAL_CONTEXT: &[&str] = &["x-goog-user-project", "x-goog-authenticated-user-email"];
+const CREDENTIAL_CONTEXT: &[&str] = &[
+    "x-goog-user-project",
+    "x-goog-authenticated-user-email",
+    "x-auth-email",
+    "x-auth-user",
+    "x-jfrog-art-api",
+];
+
+/// Parameters of a query that are somebody's key, or a signature made with it.
+const CREDENTIAL_PARAMETERS: &[&str] = &[
+    "access-token",
+    "api-key",
+    "apikey",
+    "auth-token",
+    "client-secret",
+    "oauth-token",
+    "private-token",
+    "x-api-key",
+    "x-goog-api-key",
+    "awsaccesskeyid",
+    "x-amz-credential",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "googleaccessid",
+    "x-goog-credential",
+    "x-goog-signature",
+];
 
 /// Endings of names that only look as if: what makes a request repeatable, what pages through
 /// results, what guards a form or a lock, and what a WebSocket begins with.
@@ -95,6 +124,20 @@ pub fn clean_request(headers: &mut HeaderMap) {
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// A query without the credentials that the agent put there; what else it holds is left as it is.
+#[must_use]
+pub fn clean_query(query: &str) -> String {
+    let parts = query.split('&').filter(|part| !is_credential(part));
+    parts.collect::<Vec<_>>().join("&")
+}
+
+fn is_credential(parameter: &str) -> bool {
+    let name = parameter.split('=').next().unwrap_or_default();
+    let name = percent_decode_str(name).decode_utf8_lossy();
+    let name = name.trim().to_ascii_lowercase().replace('_', "-");
+    CREDENTIAL_PARAMETERS.contains(&name.as_str())
 }
 
 /// Makes an answer's fields safe, in place.
@@ -214,6 +257,19 @@ mod tests {
         let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["accept", "te"]);
         assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn a_query_keeps_all_but_the_agents_keys() {
+        for (query, left) in [
+            ("a=1&b=2", "a=1&b=2"),
+            ("access_token=x&a=%20&a", "a=%20&a"),
+            ("a=1&%41pi-Key=x", "a=1"),
+            ("X-Amz-Signature", ""),
+            ("key=k&token=t&monkey=1", "key=k&token=t&monkey=1"),
+        ] {
+            assert_eq!(clean_query(query), left);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use http::{HeaderValue, Method, Request, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What hyper is given in place of an ambiguous message.
@@ -22,6 +23,10 @@ const VALUE_LIMIT: usize = 32;
 
 /// Bytes of a chunk's size at most: 16 hex digits are 64 bits.
 const SIZE_DIGITS: u32 = 15;
+
+/// An upgrade that clients offer as a matter of course and that the gate never takes: what follows
+/// is walked on.
+const NEVER_TAKEN: &[u8] = b"h2c";
 
 /// Passes on what an HTTP/1 client sends, as long as it is unambiguous.
 #[derive(Debug)]
@@ -89,6 +94,16 @@ struct Framing {
 struct Short {
     bytes: [u8; VALUE_LIMIT],
     length: usize,
+}
+
+/// Whether what follows a request is not walked, because protocols may be switched. Where they are
+/// not, the connection has to end with the answer: a request behind this one was not looked at.
+#[must_use]
+pub fn may_switch<B>(request: &Request<B>) -> bool {
+    let taken = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(NEVER_TAKEN);
+    let mut upgrades = request.headers().get_all(header::UPGRADE).iter();
+    request.version() != Version::HTTP_2
+        && (request.method() == Method::CONNECT || upgrades.any(taken))
 }
 
 // === impl Walk ===
@@ -226,7 +241,7 @@ impl Walk {
             }
             self.framing.chunked = true;
         } else if self.name.is(b"upgrade") {
-            self.framing.upgrade = true;
+            self.framing.upgrade |= self.value.overflowed() || value != NEVER_TAKEN;
         }
         Ok(())
     }
