@@ -97,13 +97,13 @@ impl Policies {
 
     /// Keeps the copies up to date for as long as the result is kept; tells what was refused.
     pub(super) fn watch(mut self, tell: mpsc::UnboundedSender<String>) -> Watch {
-        let folders = self
+        let folders: Vec<_> = self
             .files
             .iter()
             .map(|file| file.folder.live_path())
             .collect();
         // Nobody to tell: the run is over.
-        watch("policies", folders, move || {
+        watch("policies", &folders, move || {
             self.look(&mut |refused| drop(tell.send(refused)));
         })
     }
