@@ -1,7 +1,7 @@
 //! From files to a plan: read all, report all that is wrong, and only if nothing is, select and
 //! put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::call::Treatment;
@@ -67,9 +67,9 @@ pub fn compile(
 }
 
 fn unique(files: &[File], documents: &[(usize, Document)]) {
-    let mut seen: BTreeMap<&str, ()> = BTreeMap::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (at, document) in documents {
-        if seen.insert(&document.name, ()).is_some() {
+        if !seen.insert(&document.name) {
             files[*at].refuse(
                 &document.name_span,
                 format!("there already is a policy `{}`", document.name),

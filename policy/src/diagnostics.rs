@@ -122,8 +122,8 @@ impl Diagnostics {
             Renderer::plain()
         }
         .decor_style(DecorStyle::Ascii);
-        let rendered: Vec<String> = self.0.iter().map(|d| d.render(&renderer)).collect();
-        rendered.join("\n\n")
+        let shown: Vec<String> = self.0.iter().map(|d| d.render(&renderer)).collect();
+        shown.join("\n\n")
     }
 
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {

@@ -162,7 +162,7 @@ fn push_raw(out: &mut String, byte: u8) -> Result<(), PathError> {
         | b'@' => out.push(char::from(byte)),
         // Clients send these raw; servers read them as their encoding.
         b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | b'[' | b']' => {
-            push_encoded(out, byte)
+            push_encoded(out, byte);
         }
         _ => return Err(PathError::Byte(byte)),
     }

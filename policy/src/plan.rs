@@ -231,7 +231,7 @@ impl Plan {
             return Err(Denial::new(
                 Reason::NoPolicy,
                 format!(
-                    "no policy applies, so nothing is allowed; {} was not",
+                    "no policy applies here, so nothing is allowed: not {} either",
                     message::subject(call)
                 ),
             ));

@@ -167,17 +167,15 @@ impl Node {
 
     /// The list, or a note of what stands here instead.
     pub(crate) fn list(&self, file: &File, what: &str) -> &[Self] {
-        match &self.kind {
-            Kind::List(list) => list,
-            _ => {
-                file.refuse(
-                    &self.span,
-                    format!("{what} is a list, not {}", self.noun()),
-                    "put it in square brackets, or each item after a dash",
-                );
-                &[]
-            }
+        if let Kind::List(list) = &self.kind {
+            return list;
         }
+        file.refuse(
+            &self.span,
+            format!("{what} is a list, not {}", self.noun()),
+            "put it in square brackets, or each item after a dash",
+        );
+        &[]
     }
 }
 

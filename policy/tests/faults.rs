@@ -34,9 +34,8 @@ impl Fault {
 
     fn check(&self) -> Result<(), String> {
         let text = self.text();
-        let found = match compile(&[Source::new("test.yaml", text.clone())], None, 1) {
-            Ok(_) => return Err("it compiled".to_owned()),
-            Err(found) => found,
+        let Err(found) = compile(&[Source::new("test.yaml", text.clone())], None, 1) else {
+            return Err("it compiled".to_owned());
         };
         let shown = found.to_string();
         let fits = found.iter().any(|diagnostic| {

@@ -21,6 +21,7 @@ pub(super) fn strict(body: &[u8]) -> Result<Value, String> {
 }
 
 /// Says what is wrong, not what was there.
+#[allow(clippy::needless_pass_by_value)] // as `map_err` hands it over
 pub(super) fn describe(error: serde_json::Error) -> String {
     match error.classify() {
         serde_json::error::Category::Data => {

@@ -73,7 +73,7 @@ impl Vocabulary<'_> {
     /// The variables.
     pub(super) fn roots(&self) -> Vec<&'static str> {
         match self {
-            Self::Http { captures } if captures.is_empty() => vec!["request"],
+            Self::Http { captures: [] } => vec!["request"],
             Self::Http { .. } => vec!["request", "path"],
             Self::Mcp => vec!["request", "tool"],
             Self::Inference => vec!["request", "inference"],

@@ -10,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 use super::rule::{Kind, Rule};
 use super::table::Table;
 use crate::credential::{Credential, Inject};
+use crate::expression::Expression;
+use crate::pattern::Glob;
 use crate::verdict::{CaSource, Mode};
 
 /// Changes when the same policies come to mean something else.
@@ -30,7 +32,7 @@ pub(super) fn digest(
     let form = json!({
         "schemaVersion": SCHEMA,
         "mode": mode.as_str(),
-        "policies": policies.iter().map(|p| p.to_string()).collect::<Vec<_>>(),
+        "policies": policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "allow": rules(allow),
         "deny": rules(deny),
         "shadowDeny": rules(shadow_deny),
@@ -39,7 +41,9 @@ pub(super) fn digest(
     write(&form, &mut text);
     let mut hex = String::from("sha256:");
     for byte in Sha256::digest(text.as_bytes()) {
-        hex.push_str(&format!("{byte:02x}"));
+        for digit in [byte >> 4, byte & 15] {
+            hex.push(char::from_digit(u32::from(digit), 16).unwrap_or_default());
+        }
     }
     hex
 }
@@ -59,7 +63,7 @@ fn rule(rule: &Rule) -> Value {
         Kind::Tcp => json!({"tcp": {}}),
         Kind::Inference(inference) => json!({"inference": {
             "provider": inference.provider.as_str(),
-            "models": inference.models.iter().map(|m| m.as_str()).collect::<Vec<_>>(),
+            "models": inference.models.iter().map(Glob::as_str).collect::<Vec<_>>(),
         }}),
     };
     json!({
@@ -75,7 +79,7 @@ fn rule(rule: &Rule) -> Value {
             CaSource::File(file) => json!({"file": &**file}),
         }),
         "kind": kind,
-        "when": rule.when.as_ref().map(|when| when.source()),
+        "when": rule.when.as_ref().map(Expression::source),
         "credential": rule.credential.as_deref().map(credential),
     })
 }

@@ -462,13 +462,13 @@ fn denies_mcp(rule: &Rule, matched: &McpMatch, facts: &Facts<'_>) -> Result<bool
             (None, _) => all,
         };
         let facts = Facts { tool, ..*facts };
-        let matches = match &rule.when {
+        let hit = match &rule.when {
             _ if !named => false,
             None => true,
             Some(when) if tool.is_none() && when.reads_tool() => false,
             Some(when) => when.evaluate(&facts)?,
         };
-        if matches {
+        if hit {
             return Ok(true);
         }
     }

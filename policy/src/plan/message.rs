@@ -3,6 +3,7 @@
 use super::judge::Miss;
 use super::rule::{Kind, Rule};
 use crate::call::{Call, Protocol};
+use crate::expression::Expression;
 use crate::pattern::HostPattern;
 use crate::reason::Reason;
 use crate::verdict::Denial;
@@ -27,7 +28,7 @@ pub(super) fn subject(call: &Call<'_>) -> String {
             }
             text.push_str(&destination.host.authority());
             if destination.port != http.scheme.default_port() {
-                text.push_str(&format!(":{}", destination.port));
+                text = format!("{text}:{}", destination.port);
             }
             text.push_str(http.path.as_str());
             if http.websocket {
@@ -149,7 +150,7 @@ fn when(rule: &Rule) -> String {
     let source = rule
         .when
         .as_ref()
-        .map(|when| when.source())
+        .map(Expression::source)
         .unwrap_or_default();
     echo(&source.split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -163,7 +164,7 @@ fn list(items: impl Iterator<Item = String>) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     if more > 0 {
-        text.push_str(&format!(" and {more} more"));
+        text = format!("{text} and {more} more");
     }
     text
 }

@@ -92,7 +92,7 @@ impl Table {
                 let first = path
                     .loose_segments()
                     .first()
-                    .map(|s| s.to_string())
+                    .map(ToString::to_string)
                     .unwrap_or_default();
                 if first != keys[0] {
                     keys.push(first);

@@ -25,7 +25,7 @@ fn bounds_size_depth_and_aliases() {
     let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for i in 1..9 {
         let item = format!("*a{},", i - 1).repeat(9);
-        bomb.push_str(&format!("a{i}: &a{i} [{}]\n", item.trim_end_matches(',')));
+        bomb = format!("{bomb}a{i}: &a{i} [{}]\n", item.trim_end_matches(','));
     }
     assert!(!faults(&bomb).is_empty());
 }
