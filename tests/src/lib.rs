@@ -5,5 +5,6 @@ pub mod chaos;
 pub mod gate;
 pub mod governed;
 pub mod netns;
+pub mod otlp;
 pub mod sink;
 pub mod upstream;

@@ -46,7 +46,12 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         (Format::Text, Some(broken)) => {
             writeln!(out, "broken: {broken}")?;
-            writeln!(out, "the {records} record{} before it whole", are(records))?;
+            writeln!(
+                out,
+                "the {records} record{} before it {} whole",
+                plural(records),
+                are(records)
+            )?;
         }
         (Format::Json, None) => {
             let head = head.map(|(seq, hash)| json!({"seq": seq, "hash": hash}));
@@ -128,5 +133,5 @@ fn plural(count: u64) -> &'static str {
 }
 
 fn are(count: u64) -> &'static str {
-    if count == 1 { " is" } else { "s are" }
+    if count == 1 { "is" } else { "are" }
 }
