@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use exeat_policy::Host;
 use exeat_sidecar::{
     gate::{DEFAULT_CONNECTION_LIMIT, DEFAULT_JOURNAL_BYTES, Settings},
@@ -19,6 +19,16 @@ use exeat_sidecar::{
         reload::{Labels, PolicySource},
     },
 };
+
+/// As the command line has it.
+#[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
+const DEFAULT_CONNECTIONS: u32 = DEFAULT_CONNECTION_LIMIT as u32;
+
+/// Two descriptors each: more than any process is given.
+const MOST_CONNECTIONS: i64 = 1 << 20;
+
+/// More threads than any node has processors.
+const MOST_WORKERS: i64 = 1024;
 
 /// The gate in a pod's one way out.
 #[derive(Debug, Parser)]
@@ -123,26 +133,26 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_values = ["0.0.0.0", "::"])]
     pub(crate) health_address: Vec<IpAddr>,
     /// Port that connections are redirected to
-    #[arg(long, value_name = "PORT", default_value_t = 15001)]
+    #[arg(long, value_name = "PORT", default_value_t = 15001, value_parser = value_parser!(u16).range(1..))]
     pub(crate) transparent_port: u16,
     /// Port for clients that are told of a proxy
-    #[arg(long, value_name = "PORT", default_value_t = 15002)]
+    #[arg(long, value_name = "PORT", default_value_t = 15002, value_parser = value_parser!(u16).range(1..))]
     pub(crate) explicit_port: u16,
     /// Port that DNS is redirected to
-    #[arg(long, value_name = "PORT", default_value_t = 15053)]
+    #[arg(long, value_name = "PORT", default_value_t = 15053, value_parser = value_parser!(u16).range(1..))]
     pub(crate) dns_port: u16,
     /// Port of health and metrics
-    #[arg(long, value_name = "PORT", default_value_t = 15021)]
+    #[arg(long, value_name = "PORT", default_value_t = 15021, value_parser = value_parser!(u16).range(1..))]
     pub(crate) health_port: u16,
     /// Connections of the agent served at once
-    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_CONNECTION_LIMIT)]
-    connection_limit: usize,
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_CONNECTIONS, value_parser = value_parser!(u32).range(1..=MOST_CONNECTIONS))]
+    connection_limit: u32,
     /// How long calls may take to end after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub(crate) grace_seconds: u64,
     /// Threads that serve connections
-    #[arg(long, value_name = "COUNT", default_value_t = 2)]
-    pub(crate) workers: usize,
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = value_parser!(u16).range(1..=MOST_WORKERS))]
+    pub(crate) workers: u16,
     /// What is logged to standard error
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
@@ -242,7 +252,8 @@ impl Serve {
         settings.name_servers = self.nameserver;
         settings.hosts_file = self.hosts_file;
         settings.otlp = self.otlp;
-        settings.connection_limit = self.connection_limit;
+        settings.connection_limit =
+            usize::try_from(self.connection_limit).unwrap_or(DEFAULT_CONNECTION_LIMIT);
         settings.principal = Principal {
             namespace: self.namespace,
             pod: self.pod,

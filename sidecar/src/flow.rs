@@ -53,7 +53,11 @@ pub async fn connection(
         .await;
     }
     let mut ahead = BytesMut::new();
-    let hello = match sniff(&mut transport, &mut ahead).await {
+    let sniffed = tokio::select! {
+        sniffed = sniff(&mut transport, &mut ahead) => sniffed,
+        () = serve::stopping(pod) => return Err(Ended), // it has said nothing yet
+    };
+    let hello = match sniffed {
         Ok(Sniffed::Tls(hello)) => hello,
         Ok(plain @ (Sniffed::Http1 | Sniffed::Http2)) => {
             let http2 = matches!(plain, Sniffed::Http2);

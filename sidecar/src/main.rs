@@ -28,11 +28,24 @@ fn main() -> ExitCode {
         None => match serve(arguments.serve) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                tracing::error!("{error:#}");
+                // Not to the log: its filter may be what is wrong, or leave errors out.
+                eprintln!("exeat-sidecar: {}", told(&error));
                 ExitCode::from(EXIT_CONFIGURATION)
             }
         },
     }
+}
+
+/// An error with its causes, each told once.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 fn serve(arguments: Serve) -> anyhow::Result<()> {
@@ -48,7 +61,7 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
     let files = confine::files(&arguments.files());
     tracing::info!(?confinement, %files, "process confined");
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(arguments.workers)
+        .worker_threads(arguments.workers.into())
         .enable_all()
         .build()
         .context("starting the runtime")?;

@@ -178,6 +178,11 @@ where
     }
 }
 
+/// Completes when this gate begins to stop.
+pub(crate) async fn stopping(pod: &Pod) {
+    stopped(&mut pod.stopping.subscribe()).await;
+}
+
 /// Completes when the gate begins to stop.
 pub async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
     // An error means that the gate is gone, which is a stop too.
