@@ -12,7 +12,7 @@ use super::{Format, complain_of, input, print};
 /// What `exeat policy check` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Files of ToolPolicies, judged together
+    /// Policy files, judged together
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Judge conflicts only among policies that select a pod with these labels
@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         (Err(found), Format::Text) => complain_of(found),
         (Err(found), Format::Json) => {
-            print(&json!({"ok": false, "diagnostics": found}).to_string())
+            print(&json!({"ok": false, "diagnostics": found}).to_string());
         }
     }
     Ok(if compiled.is_ok() {

@@ -17,7 +17,7 @@ use super::{Format, complain_of, input, print};
 /// What `exeat policy explain` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// A file of ToolPolicies; repeatable
+    /// A policy file; repeatable
     #[arg(long = "policy", required = true, value_name = "FILE")]
     policies: Vec<PathBuf>,
     /// The method; or `tcp` or `tls` for bytes that are not read
