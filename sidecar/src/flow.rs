@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use exeat_policy::{Denial, Reason, Treatment};
-use http::Request;
+use http::request::Parts;
 use hyper::body::Incoming;
 
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
         authorize::authorize,
         dial,
         forward::{Begun, forward, revoked},
+        relay::Source,
         splice,
         upgrade::websocket,
     },
@@ -160,14 +161,14 @@ async fn opaque(
     Ok(())
 }
 
-/// One request, from the agent's words to the world and back.
+/// One request, from the agent's words to the world and back. The body is taken only if it goes on.
 pub async fn request(
     pod: &Arc<Pod>,
     identity: &Identity,
-    request: Request<Incoming>,
+    parts: Parts,
+    body: &mut Option<Incoming>,
     shape: &mut Shape,
 ) -> Result<Answer, serve::Stopped> {
-    let (parts, body) = request.into_parts();
     let plan = pod.policies.current(); // one generation for the whole request
     let raw = serve::Raw::of(&parts);
     let refused = |destination, denial| {
@@ -180,9 +181,11 @@ pub async fn request(
         call::read(parts, identity.scheme).map_err(|denial| refused(Some(&destination), denial))?;
     *shape = Shape::of(&received.call);
     let need = plan.body_need(&destination, &received.call); // a body is read only if a rule looks into it
-    let body = call::read_body(body, need, &mut received.call)
-        .await
-        .map_err(|denial| refused(Some(&destination), denial))?;
+    let whole = match body.as_mut() {
+        Some(body) => call::read_body(body, need, &mut received.call).await,
+        None => Ok(None),
+    }
+    .map_err(|denial| refused(Some(&destination), denial))?;
     *shape = Shape::of(&received.call);
     let name = received.protocol();
     let http = FactsProtocol::Http(received.call);
@@ -197,6 +200,12 @@ pub async fn request(
         return Err(serve::Stopped::impossible());
     };
     let begun = begin(pod, permit).await?;
+    let Some(body) = whole
+        .map(Source::Whole)
+        .or_else(|| body.take().map(Source::Stream))
+    else {
+        return Err(serve::Stopped::impossible());
+    };
     let (id, guard) = (begun.guard.id(), Arc::clone(&begun.guard));
     let failed = |denial: Denial| {
         guard.failed(format!("{}: {}", denial.reason, denial.message));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use exeat_policy::{Denial, Destination, Plan, Reason};
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{Empty, Full};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -61,6 +61,11 @@ const PENDING_RESETS: usize = 32;
 /// HTTP/2 flow control windows, for a stream and for all of a connection's.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How long, and for how many bytes, a refused HTTP/2 request may still send: time for the refusal
+/// to get there, and most bodies to their end.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
 
 /// A silent HTTP/2 client is asked, and closed when it does not answer.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
@@ -237,7 +242,10 @@ pub(crate) async fn respond(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let mut shape = Shape::Http;
-    match flow::request(pod, identity, request, &mut shape).await {
+    let (parts, body) = request.into_parts();
+    let http2 = parts.version == http::Version::HTTP_2;
+    let mut body = Some(body);
+    match flow::request(pod, identity, parts, &mut body, &mut shape).await {
         Ok(Answer(answer)) => {
             if let AnswerBody::Relayed(body) = answer.body() {
                 body.travels_on(line);
@@ -245,9 +253,29 @@ pub(crate) async fn respond(
             answer
         }
         Err(Stopped { denial, id }) => {
+            if let Some(body) = body.filter(|_| http2) {
+                tokio::spawn(run_dry(body));
+            }
             answer::refusal(&shape, &denial, id).map(|body| AnswerBody::Own(Full::new(body)))
         }
     }
+}
+
+/// Throws away what the agent still sends of a refused request. Letting go of it at once would reset
+/// the stream, and clients that are busy sending then report the reset instead of the refusal.
+async fn run_dry(mut body: Incoming) {
+    let mut left = LINGER_BYTES;
+    let dry = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Whoever has not read the answer by then loses it.
+    drop(tokio::time::timeout(LINGER, dry).await);
 }
 
 // === impl Answer ===

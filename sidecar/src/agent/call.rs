@@ -7,11 +7,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use exeat_policy::{BodyNeed, Content, Denial, HttpCall, Path, Reason, Scheme};
 use http::{HeaderMap, Method, header, request::Parts};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 
 use super::fields;
-use crate::upstream::relay::Source;
 
 /// How long a body that a rule looks into may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -103,14 +102,15 @@ pub fn read(mut parts: Parts, scheme: Scheme) -> Result<Received, Denial> {
     })
 }
 
-/// Reads the body where a rule looks into it, and puts what it says into the call.
+/// Reads the body where a rule looks into it, and puts what it says into the call. Where none does,
+/// the body stays as it is.
 pub async fn read_body(
-    body: Incoming,
+    body: &mut Incoming,
     need: BodyNeed,
     call: &mut HttpCall,
-) -> Result<Source, Denial> {
+) -> Result<Option<Full<Bytes>>, Denial> {
     if need == BodyNeed::Unread {
-        return Ok(Source::Stream(body));
+        return Ok(None);
     }
     let read = tokio::time::timeout(BODY_TIMEOUT, collect(body, need.limit()));
     let whole = read.await.map_err(|_| {
@@ -125,10 +125,10 @@ pub async fn read_body(
     call.content = need.parse(call, &whole);
     // Trailers of a body that was read whole are not forwarded, so they may not be announced.
     call.headers.remove(header::TRAILER);
-    Ok(Source::whole(whole))
+    Ok(Some(Full::new(whole)))
 }
 
-async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Denial> {
+async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Denial> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
