@@ -168,6 +168,28 @@ async fn curl_upload_with_100_continue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn curl_sees_a_refusal_while_it_still_sends() {
+    let world = World::start().await;
+    let script = r#"
+        for version in --http1.1 --http2; do
+            for size in 17 100000 3000000; do
+                head -c "$size" /dev/zero | curl -sS --max-time 30 "$version" -o /dev/null \
+                    -w "$version $size %{http_code}\n" --data-binary @- "$1"
+            done
+        done
+    "#;
+    let ran = world
+        .run(&["sh", "-c", script, "sh", &world.url("/denied/upload")])
+        .await;
+    assert_eq!(ran.stdout.lines().count(), 6, "{ran:#?}");
+    assert!(
+        ran.stdout.lines().all(|line| line.ends_with(" 403")),
+        "{ran:#?}"
+    );
+    assert!(world.upstream.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn curl_head_and_trailers_and_events() {
     let world = World::start().await;
     let script = format!(

@@ -11,6 +11,22 @@ api=https://api.demo.test:8443
 say() { printf '\n%s\n' "$*"; }
 show() { sed 's/^/    /'; }
 
+attempt() {
+    printf '\n  %s\n' "$1"
+    shift
+    "$@" 2>&1 | tail -n 1 | show
+}
+
+push() {
+    cd tool && git commit --quiet --allow-empty -m "from the agent" \
+        && git push --quiet origin HEAD:main
+}
+
+delete() {
+    curl -sS --max-time 20 -X DELETE -o /dev/null -w 'HTTP %{http_code}' "$api/reports/today"
+    echo
+}
+
 say "curl reads a report (the API knows only those who sign in)"
 curl -sS --max-time 20 "$api/reports/today" | show
 echo
@@ -28,18 +44,12 @@ say "the MCP SDK lists the tools, and searches the tickets"
 say "node's fetch writes a comment on ticket 17"
 node "$here/comment.mjs" 17 | show
 
-say "and what the policy does not say:"
-printf '  git push          '
-(cd tool && git commit --quiet --allow-empty -m "from the agent" \
-    && git push --quiet origin HEAD:main 2>&1) | tail -n 1
-printf '  DELETE a report   '
-curl -sS --max-time 20 -X DELETE -o /dev/null -w '%{http_code}\n' "$api/reports/today"
-printf '  comment on 99     '
-node "$here/comment.mjs" 99
-printf '  another model     '
-"$python" "$here/model.py" the-expensive-one
-printf '  another tool      '
-"$python" "$here/tools.py" delete_tickets
+say "What the policy does not say is refused, and each tool hears it in its own terms:"
+attempt "git push" push
+attempt "curl -X DELETE" delete
+attempt "node's fetch, on a ticket that is not its own" node "$here/comment.mjs" 99
+attempt "the OpenAI SDK, another model" "$python" "$here/model.py" the-expensive-one
+attempt "the MCP SDK, another tool" "$python" "$here/tools.py" delete_tickets
 
 say "Now a prompt injection has turned the agent, and it looks for a way out:"
 exec "$python" "$here/escape.py"

@@ -7,4 +7,4 @@ const answer = await fetch(url, {
   signal: AbortSignal.timeout(20000),
 });
 const body = await answer.json();
-console.log(answer.status, body.error ? body.error.message : JSON.stringify(body));
+console.log("HTTP", answer.status, body.error ? body.error.code : JSON.stringify(body));

@@ -20,6 +20,12 @@ def curl(*words):
     return out if code == 0 else None, error
 
 
+def refused(*words):
+    """A call that must be answered by the gate, if at all."""
+    out, error = curl("-o", "/dev/null", "-w", "%{http_code}", *words)
+    return (None, f"HTTP {out}" if out else error) if out in (None, "403") else (out, "")
+
+
 def unknown_host():
     """a host of its own: https://paste.example.com"""
     out, error = curl("--data", "the customer list", "https://paste.example.com/")
@@ -28,18 +34,12 @@ def unknown_host():
 
 def bare_address():
     """an address instead of a name: https://203.0.113.9"""
-    out, error = curl("--insecure", "--data", "the customer list", f"https://{NOWHERE}/")
-    return out, error
+    return refused("--insecure", "--data", "the customer list", f"https://{NOWHERE}/")
 
 
 def fronting():
     """behind an allowed name: Host: paste.example.com"""
-    out, _ = curl(
-        "-H", "Host: paste.example.com",
-        "-o", "/dev/null", "-w", "%{http_code}",
-        "https://api.demo.test:8443/reports/today",
-    )
-    return (None, "refused with 403") if out in ("403", "421") else (out, "")
+    return refused("-H", "Host: paste.example.com", "https://api.demo.test:8443/reports/today")
 
 
 def dns():
@@ -92,7 +92,7 @@ def steal():
         except OSError:
             continue
     processes = len(list(pathlib.Path("/proc").glob("[0-9]*")))
-    return found or None, f"nothing in the environment, the files, or the {processes} processes it sees"
+    return found or None, f"none in the environment, the files, or the {processes} processes it sees"
 
 
 out = 0

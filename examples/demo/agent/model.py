@@ -21,4 +21,4 @@ try:
             print(chunk.choices[0].delta.content, end="", flush=True)
     print()
 except openai.APIStatusError as error:
-    print(error.status_code, error.body["message"] if error.body else error.message)
+    print(f"{type(error).__name__}: HTTP {error.status_code}, {error.body['code']}")

@@ -17,7 +17,7 @@ async def main(tool):
             for part in result.content:
                 print(part.text)
         except MCPError as error:
-            print(error.error.message)
+            print(f"MCPError {error.error.code}: {error.error.data['code']}")
 
 
 asyncio.run(main(sys.argv[1]))
