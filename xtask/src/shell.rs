@@ -21,10 +21,10 @@ pub(crate) fn cache() -> PathBuf {
     root().join(".cache")
 }
 
-/// Where cargo puts what a debug build makes.
+/// A program of the workspace: cargo puts them all in the folder that this one is in.
 pub(crate) fn built(program: &str) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    target.join("debug").join(program)
+    let here = env::current_exe().unwrap_or_default();
+    here.with_file_name(program)
 }
 
 /// The cargo that started this.
