@@ -10,6 +10,7 @@ pub mod identify;
 pub mod leaf;
 pub mod names;
 pub mod origin;
+pub mod resets;
 pub mod sniff;
 pub mod stream;
 pub mod strict;

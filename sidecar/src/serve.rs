@@ -29,6 +29,7 @@ use crate::{
         answer::{self, Shape},
         identify::Identity,
         origin::{Origin, OriginError},
+        resets::Resets,
         sniff::SniffError,
         stream::Transport,
         strict::{Strict, may_switch},
@@ -133,6 +134,9 @@ where
     let mut stopping = pod.stopping.subscribe();
     let connection = async {
         if http2 {
+            let io = Resets::new(io, |denial| {
+                drop(Ended::refused(pod, &identity, None, "h2", denial));
+            });
             let connection = http2_server().serve_connection(TokioIo::new(io), service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {

@@ -83,6 +83,10 @@ pub fn read(mut parts: Parts, scheme: Scheme) -> Result<Received, Denial> {
         ));
     }
     check_lengths(&parts.headers)?;
+    if websocket && announces_body(&parts.headers) {
+        // An upstream that declines would read the next call on the connection as this body.
+        return Err(invalid("a WebSocket handshake with a body"));
+    }
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut headers = parts.headers;
     fields::clean_request(&mut headers);
@@ -180,6 +184,12 @@ fn wants_websocket(parts: &Parts, http2: bool) -> Result<bool, Denial> {
     Ok(parts.method == Method::GET
         && lists(header::CONNECTION, "upgrade")
         && lists(header::UPGRADE, "websocket"))
+}
+
+fn announces_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|length| length.as_bytes() != b"0")
+        || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// Content-Length must be one plain number (RFC 9112 section 6.3); hyper accepts several that agree.

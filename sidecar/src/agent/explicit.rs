@@ -109,10 +109,11 @@ fn connect(
 
 /// Where a `CONNECT` wants to go: `host:port`, and a Host field that agrees (RFC 9110 section 9.3.6).
 fn tunnel(parts: &Parts) -> Result<Origin, Denial> {
+    let plain = parts.uri.scheme().is_none() && parts.uri.path_and_query().is_none();
     let authority = parts
         .uri
         .authority()
-        .filter(|authority| !authority.as_str().contains('@'))
+        .filter(|authority| plain && !authority.as_str().contains('@'))
         .ok_or_else(|| invalid("CONNECT needs host:port"))?;
     let port = authority
         .port_u16()

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use exeat_policy::{Denial, HttpCall, Reason, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version, header, uri};
+use http_body::Body as _;
 
 use super::{
     authorize::Authorized,
@@ -136,7 +137,8 @@ fn request(
     http2: bool,
     body: Outgoing,
 ) -> Result<Request<Outgoing>, Denial> {
-    let (uri, headers) = head(authorized, call, http2)?;
+    let (uri, mut headers) = head(authorized, call, http2)?;
+    announce(&mut headers, &body);
     let mut request = Request::new(body);
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = uri;
@@ -147,6 +149,18 @@ fn request(
     };
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// The length that is announced is the body's own: had a longer one been passed on, the upstream
+/// would read the next call on the connection as the rest.
+fn announce(headers: &mut http::HeaderMap, body: &Outgoing) {
+    if !headers.contains_key(header::CONTENT_LENGTH) {
+        return;
+    }
+    match body.size_hint().exact() {
+        Some(length) => headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
+        None => headers.remove(header::CONTENT_LENGTH),
+    };
 }
 
 /// Target and fields, with the credential in them.

@@ -187,6 +187,8 @@ fn key(call: &HttpCall, http2: bool) -> Result<HeaderValue, Denial> {
 }
 
 fn offer(headers: &mut HeaderMap, key: &HeaderValue) {
+    // No body is sent, so none is announced.
+    headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(
