@@ -344,6 +344,18 @@ fn refuse() -> Vec<Rule> {
 
 fn output(plan: &Plan, gate: Uid, highest: u32) -> Vec<Rule> {
     let mut rules = vec![
+        // The kernel remembers where a closed flow was redirected to. When the gate dials from the
+        // very port that the agent used a moment ago, to the same address, its packets would follow
+        // that memory back into the gate. It is told at once, and dials from another port.
+        rule(
+            "the gate is not its own caller",
+            &[
+                Match::Owner(gate),
+                Match::ToLocal,
+                Match::TcpTo(plan.ports.transparent),
+            ],
+            Verdict::Reset,
+        ),
         // Its flows are marked when they open, because later some of their packets have no socket
         // any more: resets, retransmitted FINs, the ACKs of TIME_WAIT.
         rule(

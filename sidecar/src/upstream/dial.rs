@@ -26,6 +26,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Addresses tried for one call at most.
 const ATTEMPT_LIMIT: usize = 4;
 
+/// Attempts at one address that refuses: the kernel refuses in its place where the gate happens to
+/// dial from a port that the agent used for the same address seconds ago. Another one is free.
+const REFUSALS: usize = 4;
+
 /// Idle upstream connections are probed, so that one whose path is gone does not wait for a call.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -88,7 +92,16 @@ pub async fn tls(
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+    let connecting = async {
+        for _ in 1..REFUSALS {
+            match TcpStream::connect(address).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                connected => return connected,
+            }
+        }
+        TcpStream::connect(address).await
+    };
+    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
     tcp.set_nodelay(true)?;
