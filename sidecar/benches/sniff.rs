@@ -48,7 +48,8 @@ fn http1(bencher: Bencher<'_, '_>) {
     let runtime = runtime();
     bencher.bench_local(|| {
         let mut ahead = BytesMut::new();
-        let mut bytes = black_box(&b"GET /repos/acme/site HTTP/1.1\r\nHost: api.github.com\r\n\r\n"[..]);
+        let mut bytes =
+            black_box(&b"GET /repos/acme/site HTTP/1.1\r\nHost: api.github.com\r\n\r\n"[..]);
         runtime.block_on(async { black_box(sniff(&mut bytes, &mut ahead).await.is_ok()) })
     });
 }
