@@ -8,6 +8,7 @@ mod deny;
 mod fuzz;
 mod setup;
 mod shell;
+mod soak;
 mod suite;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run every test; needs root for the tests' own network namespaces
     Test(suite::Arguments),
+    /// Kill the sidecar under load for longer than the tests do; needs root
+    Soak(soak::Arguments),
     /// Fetch what the tests use: system packages, Python and node modules, Go and Java clients
     Setup(setup::Arguments),
     /// Check the licences and sources of everything that is linked
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => suite::main(&arguments),
+        Command::Soak(arguments) => soak::main(&arguments),
         Command::Setup(arguments) => setup::main(&arguments),
         Command::Deny => deny::main(),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
