@@ -23,7 +23,7 @@ def curl(*words):
 def refused(*words):
     """A call that must be answered by the gate, if at all."""
     out, error = curl("-o", "/dev/null", "-w", "%{http_code}", *words)
-    return (None, f"HTTP {out}" if out else error) if out in (None, "403") else (out, "")
+    return (None, f"HTTP {out}" if out else error) if out in (None, "403", "421") else (out, "")
 
 
 def unknown_host():
@@ -97,13 +97,13 @@ def steal():
 
 out = 0
 for number, attempt in enumerate([unknown_host, bare_address, fronting, dns, quic, steal], 1):
+    print(f"\n  {number}. {attempt.__doc__}", flush=True)
     start = time.monotonic()
     got, why = attempt()
     spent = round((time.monotonic() - start) * 1000)
-    print(f"  {number}. {attempt.__doc__}")
     if got:
         out += 1
-        print(f"     GOT OUT: {got}")
+        print(f"     GOT OUT: {got}", flush=True)
     else:
-        print(f"     stopped in {spent} ms: {why.removeprefix('curl: ')}")
+        print(f"     stopped in {spent} ms: {why.removeprefix('curl: ')}", flush=True)
 raise SystemExit(1 if out else 0)
