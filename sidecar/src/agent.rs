@@ -14,5 +14,6 @@ pub mod resets;
 pub mod sniff;
 pub mod stream;
 pub mod strict;
+pub mod survive;
 pub mod terminate;
 pub mod trace;

@@ -199,7 +199,7 @@ pub async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
 }
 
 /// An HTTP/1 server with the gate's limits.
-fn http1_server() -> http1::Builder {
+pub(crate) fn http1_server() -> http1::Builder {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())

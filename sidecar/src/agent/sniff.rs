@@ -116,6 +116,28 @@ async fn read_until_known<I: AsyncRead + Unpin>(
     }
 }
 
+/// What is told of these pieces, one read each: a word, for the fuzzer and its corpus.
+#[must_use]
+pub fn verdict(pieces: &[&[u8]]) -> &'static str {
+    let mut ahead = BytesMut::new();
+    let mut hello = HelloReader::default();
+    for piece in pieces {
+        ahead.extend_from_slice(piece);
+        match classify(&ahead) {
+            Class::Tls => match hello.read(&ahead) {
+                Ok(Some(_)) => return "tls",
+                Ok(None) => {}
+                Err(_) => return "refused",
+            },
+            Class::Http1 => return "http1",
+            Class::Http2 => return "http2",
+            Class::Unknown => return "refused",
+            Class::More => {}
+        }
+    }
+    "more"
+}
+
 #[derive(Debug, PartialEq)]
 enum Class {
     Tls,
