@@ -356,6 +356,24 @@ fn output(plan: &Plan, gate: Uid, highest: u32) -> Vec<Rule> {
             ],
             Verdict::Reset,
         ),
+        rule(
+            "the gate asks others",
+            &[
+                Match::Owner(gate),
+                Match::ToLocal,
+                Match::UdpTo(plan.ports.dns),
+            ],
+            Verdict::PortUnreachable,
+        ),
+        rule(
+            "the gate asks others over tcp",
+            &[
+                Match::Owner(gate),
+                Match::ToLocal,
+                Match::TcpTo(plan.ports.dns),
+            ],
+            Verdict::Reset,
+        ),
         // Its flows are marked when they open, because later some of their packets have no socket
         // any more: resets, retransmitted FINs, the ACKs of TIME_WAIT.
         rule(

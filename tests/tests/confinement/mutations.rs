@@ -22,7 +22,14 @@ under_every_filter!(no_rule_can_be_left_out);
 /// A rule, and what must hold with it and must not hold without it.
 type Reason = (&'static str, fn(&Confined) -> bool);
 
-const REASONS: [Reason; 26] = [
+const REASONS: [Reason; 29] = [
+    ("the gate is not its own caller", |pod| {
+        the_gate_is_no_caller(pod, 15001)
+    }),
+    ("the gate asks others", the_gate_does_not_ask_itself),
+    ("the gate asks others over tcp", |pod| {
+        the_gate_is_no_caller(pod, 15053)
+    }),
     ("gate opens", the_gate_ends_its_connections_in_good_order),
     ("gate tcp", the_gate_dials),
     ("gate udp", the_gate_asks),
@@ -188,6 +195,40 @@ fn as_agent<T: Send>(pod: &Confined, work: impl FnOnce() -> T + Send) -> T {
     pod.pod.inside.run(Persona::Agent, work).unwrap()
 }
 
+fn as_gate<T: Send>(pod: &Confined, work: impl FnOnce() -> T + Send) -> T {
+    pod.pod
+        .inside
+        .run(Persona::Root, || {
+            let (gid, uid) = (
+                rustix::thread::Gid::from_raw(64_100),
+                rustix::thread::Uid::from_raw(64_100),
+            );
+            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            work()
+        })
+        .unwrap()
+}
+
+fn the_gate_is_no_caller(pod: &Confined, port: u16) -> bool {
+    let _stub = pod.stub();
+    as_gate(pod, || {
+        ["127.0.0.1", "::1"]
+            .iter()
+            .all(|host| connect((host, port)).is_err())
+    })
+}
+
+fn the_gate_does_not_ask_itself(pod: &Confined) -> bool {
+    let _stub = pod.stub();
+    as_gate(pod, || {
+        ["127.0.0.1", "::1"].iter().all(|host| {
+            udp(SocketAddr::new(host.parse().unwrap(), 15053))
+                != Reach::Gate(SocketAddr::new(host.parse().unwrap(), 15053))
+        })
+    })
+}
+
 fn prompt(pod: &Confined, attempt: impl Fn() -> Reach + Send) -> bool {
     let begun = Instant::now();
     let reach = as_agent(pod, attempt);
@@ -245,32 +286,18 @@ fn the_gate_ends_its_connections_in_good_order(pod: &Confined) -> bool {
             .set_read_timeout(Some(Duration::from_secs(1)))
             .unwrap();
         let to = SocketAddr::new(world.parse().unwrap(), GATE_PORT);
-        let socket = pod
-            .pod
-            .inside
-            .run(Persona::Root, || {
-                let (gid, uid) = (
-                    rustix::thread::Gid::from_raw(64_100),
-                    rustix::thread::Uid::from_raw(64_100),
-                );
-                rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
-                rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-                let socket = Socket::new(
-                    if any.starts_with('0') {
-                        Domain::IPV4
-                    } else {
-                        Domain::IPV6
-                    },
-                    Type::STREAM,
-                    None,
-                )
+        let socket = as_gate(pod, || {
+            let domain = if any.starts_with('0') {
+                Domain::IPV4
+            } else {
+                Domain::IPV6
+            };
+            let socket = Socket::new(domain, Type::STREAM, None).unwrap();
+            socket
+                .connect_timeout(&to.into(), Duration::from_secs(1))
                 .unwrap();
-                socket
-                    .connect_timeout(&to.into(), Duration::from_secs(1))
-                    .unwrap();
-                socket
-            })
-            .unwrap();
+            socket
+        });
         let (mut taken, _) = listener.accept().unwrap();
         // Closed by the gate with bytes still coming: its kernel answers them with a reset, for a
         // socket that is no more.
