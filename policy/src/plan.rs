@@ -17,11 +17,11 @@ mod table;
 
 use std::sync::Arc;
 
-use crate::body::Endpoint;
-use crate::body::{BodyNeed, INFERENCE_LIMIT, MCP_LIMIT, endpoint};
+use crate::body::{BodyNeed, Endpoint, INFERENCE_LIMIT, MCP_LIMIT, Provider, endpoint};
 use crate::call::{Call, Content, Destination, HttpCall, Protocol, Treatment};
 use crate::credential::Credential;
 use crate::host::Host;
+use crate::path::Path;
 use crate::reason::Reason;
 use crate::verdict::{Denial, Grant, Mode, UpstreamTls, Verdict};
 use judge::Miss;
@@ -285,18 +285,28 @@ impl Plan {
             return false;
         };
         self.allow
-            .candidates(&call.destination.host, Some(&http.path))
-            .into_iter()
+            .governing(&call.destination.host)
             .filter(|rule| judge::on_socket(rule, call.destination, http.scheme))
             .any(|rule| match &rule.kind {
-                Kind::Mcp(mcp) => mcp.path.as_ref() == Some(&http.path),
-                Kind::Inference(inference) => matches!(
-                    endpoint(inference.provider, &http::Method::POST, &http.path),
-                    Some(Endpoint::Model(_))
-                ),
+                Kind::Mcp(mcp) => mcp
+                    .path
+                    .as_ref()
+                    .is_some_and(|path| judge::same_loosely(path, &http.path)),
+                Kind::Inference(inference) => is_model_endpoint(inference.provider, &http.path),
                 Kind::Http(_) | Kind::Tcp => false,
             })
     }
+}
+
+/// Whether a lenient server might take this path for that of a call to a model.
+fn is_model_endpoint(provider: Provider, path: &Path) -> bool {
+    let loose = Path::parse(&format!("/{}", path.loose_segments().join("/")));
+    [Ok(path.clone()), loose].into_iter().flatten().any(|path| {
+        matches!(
+            endpoint(provider, &http::Method::POST, &path),
+            Some(Endpoint::Model(_))
+        )
+    })
 }
 
 fn nearer<'r>(nearest: &mut Option<(Miss, &'r Rule)>, miss: Miss, rule: &'r Rule) {

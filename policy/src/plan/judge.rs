@@ -207,12 +207,14 @@ fn allowed_mcp(
     if http.websocket {
         return Err(Miss::Websocket);
     }
-    if let Some(method) = methods(http)
-        .map_err(Miss::Body)?
-        .into_iter()
-        .find(|method| !matches!(*method, Method::GET | Method::POST | Method::DELETE))
-    {
-        return Err(Miss::Method(method));
+    // A GET that a server takes for a POST would have its body read there and not here.
+    if methods(http).map_err(Miss::Body)?.len() > 1 {
+        return Err(Miss::Body(
+            "a method-override header on a call to an MCP server".to_owned(),
+        ));
+    }
+    if !matches!(http.method, Method::GET | Method::POST | Method::DELETE) {
+        return Err(Miss::Method(http.method.clone()));
     }
     let facts = Facts {
         destination,

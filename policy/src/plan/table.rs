@@ -25,6 +25,8 @@ pub(super) struct Table {
 struct Bucket {
     /// All of them.
     all: Vec<u32>,
+    /// Those that read bodies.
+    governing: Vec<u32>,
     /// Those with no fixed first segment.
     general: Vec<u32>,
     /// The others, by that segment.
@@ -60,14 +62,14 @@ impl Table {
             };
             let first = firsts(rule, loose);
             if rule.scope.hosts.is_empty() {
-                table.any.add(id, first.as_ref());
+                table.any.add(id, rule, first.as_ref());
             }
             for pattern in &rule.scope.hosts {
                 let bucket = match pattern {
                     HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default(),
                     HostPattern::Below(base) => table.below.entry(Arc::clone(base)).or_default(),
                 };
-                bucket.add(id, first.as_ref());
+                bucket.add(id, rule, first.as_ref());
             }
         }
         table.rules = rules;
@@ -123,6 +125,13 @@ impl Table {
         self.ordered(ids).into_iter()
     }
 
+    /// The rules for this host that read bodies.
+    pub(super) fn governing<'t>(&'t self, host: &'t Host) -> impl Iterator<Item = &'t Rule> {
+        self.buckets(host)
+            .flat_map(|bucket| bucket.governing.iter())
+            .filter_map(|id| self.rules.get(usize::try_from(*id).ok()?))
+    }
+
     fn buckets<'t>(&'t self, host: &'t Host) -> impl Iterator<Item = &'t Bucket> {
         let below = below(host).filter_map(|base| self.below.get(base));
         self.exact
@@ -144,11 +153,14 @@ impl Table {
 // === impl Bucket ===
 
 impl Bucket {
-    fn add(&mut self, id: u32, firsts: Option<&HashSet<String>>) {
+    fn add(&mut self, id: u32, rule: &Rule, firsts: Option<&HashSet<String>>) {
         if self.all.last() == Some(&id) {
             return;
         }
         self.all.push(id);
+        if matches!(rule.kind, Kind::Mcp(_) | Kind::Inference(_)) {
+            self.governing.push(id);
+        }
         match firsts {
             None => self.general.push(id),
             Some(firsts) => {
