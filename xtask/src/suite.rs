@@ -28,6 +28,6 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     }
     setup::everything()?;
     // The tests run the programs as a user would, so all of them are built first.
-    run(cargo().args(["build", "--workspace", "--all-targets"]))?;
+    run(cargo().args(["build", "--workspace", "--bins"]))?;
     run(cargo().args(["test", "--workspace"]).args(&arguments.rest))
 }
