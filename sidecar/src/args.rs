@@ -36,13 +36,15 @@ const MOST_WORKERS: i64 = 1024;
     name = "exeat-sidecar",
     version,
     about,
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+    /// Absent with a subcommand, and only then: `--audit` is required.
     #[command(flatten)]
-    pub(crate) serve: Serve,
+    pub(crate) serve: Option<Serve>,
 }
 
 #[derive(Debug, Subcommand)]

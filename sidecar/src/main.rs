@@ -23,9 +23,10 @@ const EXIT_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match arguments.command {
-        Some(Command::Healthz(healthz)) => healthz.run(),
-        None => match serve(arguments.serve) {
+    match (arguments.command, arguments.serve) {
+        (Some(Command::Healthz(healthz)), _) => healthz.run(),
+        (None, None) => ExitCode::from(EXIT_CONFIGURATION), // clap has refused it
+        (None, Some(arguments)) => match serve(arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 // Not to the log: its filter may be what is wrong, or leave errors out.
