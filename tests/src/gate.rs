@@ -25,7 +25,7 @@ use std::{
     },
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -36,6 +36,7 @@ use rustls::{
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use self::trail::Trail;
 pub use self::{
     faults::Faults,
     http1::{Reply, ask, replies, request},
@@ -74,7 +75,7 @@ pub const NAMES: &[&str] = &[
 pub const GATE_UID: u32 = 64_100;
 
 /// A refusal that takes longer is a client that hangs.
-pub const PROMPT: Duration = Duration::from_secs(5);
+pub const PROMPT: Duration = Duration::from_secs(10);
 
 /// A debug build on a busy machine needs this long to start, at worst.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,6 +90,7 @@ pub struct Gate {
     pub upstream: Upstream,
     /// The one that no policy names.
     pub stranger: Upstream,
+    trail: Mutex<Trail>,
     sidecar: Child,
     folder: TempDir,
     _runtime: Runtime,
@@ -129,6 +131,7 @@ impl Gate {
             capture,
             upstream,
             stranger,
+            trail: Mutex::default(),
             sidecar,
             folder,
             _runtime: runtime,
@@ -218,15 +221,17 @@ impl Gate {
         Ok(kilobytes * 1024)
     }
 
-    /// Whether the sidecar answers its own probe.
-    pub fn healthy(&self) -> Result<bool> {
+    /// Asks the sidecar for its health, as its own probe does.
+    pub fn healthy(&self) -> Result<()> {
         let program = File::open(program("exeat-sidecar")?)?;
-        let status = self.pod.inside.run(Persona::Root, || {
+        let output = self.pod.inside.run(Persona::Root, || {
             as_gate(&program)
                 .args(["healthz", "--stage", "live"])
-                .status()
+                .output()
         })??;
-        Ok(status.success())
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {told}", output.status);
+        Ok(())
     }
 
     /// The sidecar's process.

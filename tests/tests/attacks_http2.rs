@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::TcpStream,
     thread,
     time::{Duration, Instant},
@@ -21,6 +21,9 @@ use exeat_tests::gate::{
     },
     world,
 };
+
+/// How long a call may outlive the policy that allowed it, with room for a busy machine.
+const REVOKED: Duration = Duration::from_secs(5);
 
 const API: &str = "api.exeat.test";
 const OPEN: &str = "open.exeat.test";
@@ -657,7 +660,7 @@ fn trailers_pass_both_ways_as_data_only() {
         );
         assert!(!seen[0].mentions(OWN_KEY), "{seen:?}");
     }
-    // Pseudo-fields in trailers break the stream.
+    // Pseudo-fields in trailers mean nothing to anybody.
     let list = [
         vec![(":method", "POST")],
         get(API, "/allowed/x")[1..].to_vec(),
@@ -674,8 +677,8 @@ fn trailers_pass_both_ways_as_data_only() {
         ),
     ]
     .concat();
-    let frames = exchange(&mut tls, &bytes, |frames| over(frames, 1)).unwrap();
-    assert_ne!(reply(&frames, 1).status, 200);
+    exchange(&mut tls, &bytes, |frames| over(frames, 1)).unwrap();
+    assert!(gate.upstream.requests_to("/admin").is_empty());
     let mut tls = http2(&gate, API).unwrap();
     let frames = exchange(&mut tls, &request(1, &get(API, "/trailers")), |frames| {
         over(frames, 1)
@@ -760,7 +763,7 @@ fn a_tightened_policy_resets_the_streams_it_denies() {
     gate.set_policy(&policy).unwrap();
     let frames = exchange(&mut tls, b"", |frames| reset(frames, 1)).unwrap();
     assert!(
-        reset(&frames, 1) && start.elapsed() < Duration::from_secs(3),
+        reset(&frames, 1) && start.elapsed() < REVOKED,
         "{:?}",
         start.elapsed()
     );

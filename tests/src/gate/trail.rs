@@ -1,7 +1,10 @@
 //! The oracle of an attempt: what the world saw of it, and what is on record.
 
 use std::{
-    fs, thread,
+    fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom},
+    sync::PoisonError,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -10,6 +13,15 @@ use serde_json::Value;
 
 use super::{Gate, Reply, SECRET};
 use crate::upstream::Received;
+
+/// The journal as far as it was read.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    offset: u64,
+    records: Vec<Value>,
+    /// Which of them are decisions.
+    decisions: Vec<usize>,
+}
 
 /// How far journal and upstream were at some moment.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +48,7 @@ impl Gate {
         Watch {
             gate: self,
             mark: Mark {
-                decisions: self.decisions().len(),
+                decisions: self.read(|trail| trail.decisions.len()),
                 requests: self.upstream.requests().len(),
                 bytes: self.upstream_bytes(),
             },
@@ -46,18 +58,44 @@ impl Gate {
     /// All records.
     #[must_use]
     pub fn journal(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.path("state/journal.jsonl")).unwrap_or_default();
-        // The last line may be half written.
-        let lines = text.lines().map(serde_json::from_str);
-        lines.filter_map(Result::ok).collect()
+        self.read(|trail| trail.records.clone())
     }
 
     /// All decisions.
     #[must_use]
     pub fn decisions(&self) -> Vec<Value> {
-        let mut journal = self.journal();
-        journal.retain(|record| record["event"] == "exeat.egress.decision");
-        journal
+        self.decisions_from(0)
+    }
+
+    fn decisions_from(&self, first: usize) -> Vec<Value> {
+        self.read(|trail| {
+            let new = trail.decisions.iter().skip(first);
+            new.map(|&at| trail.records[at].clone()).collect()
+        })
+    }
+
+    /// Reads what was written since the last time.
+    fn read<T>(&self, take: impl FnOnce(&Trail) -> T) -> T {
+        let mut trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = String::new();
+        if let Ok(mut file) = File::open(self.path("state/journal.jsonl")) {
+            // Nothing new where it can't be read: a test that waits for a record says so.
+            let _read = file
+                .seek(SeekFrom::Start(trail.offset))
+                .and_then(|_| file.read_to_string(&mut new));
+        }
+        // The last line may be half written.
+        let whole = new.rfind('\n').map_or(0, |end| end + 1);
+        trail.offset += whole as u64;
+        for line in new[..whole].lines() {
+            let record: Value = serde_json::from_str(line).unwrap_or_default();
+            if record["event"] == "exeat.egress.decision" {
+                let at = trail.records.len();
+                trail.decisions.push(at);
+            }
+            trail.records.push(record);
+        }
+        take(&trail)
     }
 
     /// The outcome of a decision, once it is there.
@@ -65,8 +103,13 @@ impl Gate {
     pub fn outcome(&self, decision: &Value) -> Option<Value> {
         let start = Instant::now();
         while start.elapsed() < WRITTEN {
-            let found = self.journal().into_iter().find(|record| {
-                record["event"] == "exeat.egress.outcome" && record["decision_id"] == decision["id"]
+            let found = self.read(|trail| {
+                let mut records = trail.records.iter();
+                let ours = |record: &&Value| {
+                    record["event"] == "exeat.egress.outcome"
+                        && record["decision_id"] == decision["id"]
+                };
+                records.find(ours).cloned()
             });
             if found.is_some() {
                 return found;
@@ -118,7 +161,7 @@ impl Watch<'_> {
     pub fn decisions(&self, count: usize) -> Vec<Value> {
         let start = Instant::now();
         loop {
-            let new = self.gate.decisions().split_off(self.mark.decisions);
+            let new = self.gate.decisions_from(self.mark.decisions);
             let so_far: usize = new.iter().map(weight).sum();
             if so_far >= count || start.elapsed() > WRITTEN {
                 return new;
