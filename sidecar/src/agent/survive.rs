@@ -161,9 +161,9 @@ mod tests {
 
     #[test]
     fn the_corpus_of_client_hellos() {
-        corpus("client_hello")
-            .iter()
-            .for_each(|bytes| client_hello(bytes));
+        for bytes in corpus("client_hello") {
+            client_hello(&bytes);
+        }
     }
 
     #[tokio::test]
@@ -175,8 +175,8 @@ mod tests {
 
     #[test]
     fn the_corpus_of_websocket_frames() {
-        corpus("websocket")
-            .iter()
-            .for_each(|bytes| websocket(bytes));
+        for bytes in corpus("websocket") {
+            websocket(&bytes);
+        }
     }
 }
