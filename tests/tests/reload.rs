@@ -503,7 +503,7 @@ fn upload(reach: &Reach) -> io::Result<()> {
     client
         .tcp()
         .set_read_timeout(Some(Duration::from_millis(10)))?;
-    loop {
+    for _ in 0..500 {
         chunk(&mut client)?;
         match client.some() {
             Ok(_) => return Ok(()),
@@ -511,6 +511,7 @@ fn upload(reach: &Reach) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 /// The agent lets the answer pile up; the world must not be kept waiting for it all the same.

@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -157,7 +157,12 @@ impl Client {
 
     /// Reads until the other side ends it, in whatever way, and says how.
     pub fn drain(&mut self) -> io::Result<()> {
-        while !self.some()?.is_empty() {}
+        let begun = Instant::now();
+        while !self.some()?.is_empty() {
+            if begun.elapsed() > PATIENCE {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
         Ok(())
     }
 
