@@ -11,27 +11,27 @@ use serde::Deserialize;
 /// One call and what must become of it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Case {
+pub(crate) struct Case {
     /// `GET https://…`, `tcp host:port` or `tls host:port`.
-    pub call: String,
+    pub(crate) call: String,
     /// Values are lists where a header is repeated.
     #[serde(default)]
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     #[serde(default)]
-    pub body: Option<String>,
+    pub(crate) body: Option<String>,
     #[serde(default)]
-    pub websocket: bool,
+    pub(crate) websocket: bool,
     /// `allow <rule> [with <credential>]`, `deny <reason>`, `shadow <reason>` or `refused`.
-    pub expect: String,
+    pub(crate) expect: String,
     /// What the message must hold.
     #[serde(default)]
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
     #[serde(default)]
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 /// The files of a folder of this crate, by name. None is an error.
-pub fn files(folder: &str, extension: &str) -> BTreeMap<String, String> {
+pub(crate) fn files(folder: &str, extension: &str) -> BTreeMap<String, String> {
     let folder = FilePath::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
@@ -47,7 +47,7 @@ pub fn files(folder: &str, extension: &str) -> BTreeMap<String, String> {
 }
 
 /// The verdict; an inner error where the target can't even be read. Outer errors are bad cases.
-pub fn judge(plan: &Plan, case: &Case) -> Result<Result<Verdict, String>, String> {
+pub(crate) fn judge(plan: &Plan, case: &Case) -> Result<Result<Verdict, String>, String> {
     let (word, rest) = case
         .call
         .split_once(' ')
