@@ -70,7 +70,7 @@ reasons! {
     /// The body of a governed call is over the limit.
     BodyTooLarge = "body_too_large", 403;
     /// SNI, Host and address do not name one destination.
-    IdentityMismatch = "identity_mismatch", 421;
+    IdentityMismatch = "identity_mismatch", 403;
     /// A TLS connection without a server name.
     MissingSni = "missing_sni", 403;
     /// Neither TLS, HTTP nor declared tcp.

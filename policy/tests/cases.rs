@@ -50,7 +50,7 @@ fn check(plan: &exeat_policy::Plan, case: &Case) -> Result<(), String> {
         Ok(Verdict::Allow(grant)) => {
             let mut said = format!("allow {}", grant.rule);
             if let Some(credential) = &grant.credential {
-                said.push_str(&format!(" with {}", credential.name));
+                said = format!("{said} with {}", credential.name);
             }
             if let Some(denial) = &grant.shadowed {
                 said = format!("shadow {}", denial.reason);
