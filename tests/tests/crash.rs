@@ -146,7 +146,7 @@ fn no_call_without_its_record_and_no_packet_without_the_gate() {
     let slowest = *tally.slowest.lock().unwrap();
     println!(
         "{rounds} kills in {:?}: {} requests seen, {answered} answered, {} broken off, {refused} refused, \
-         {} escapes tried, slowest {slowest:?}; {} records, {} opened, {} recovered",
+         {} escapes tried, slowest refusal {slowest:?}; {} records, {} opened, {} recovered",
         begun.elapsed(),
         ledger.seen,
         tally.broken.load(Ordering::Relaxed),
@@ -155,9 +155,9 @@ fn no_call_without_its_record_and_no_packet_without_the_gate() {
         count("exeat.journal.opened"),
         count("exeat.journal.recovered"),
     );
-    assert_eq!(
-        count("exeat.journal.recovered"),
-        torn,
+    // A kill may tear one by itself.
+    assert!(
+        count("exeat.journal.recovered") >= torn,
         "each torn tail is cut and on record"
     );
     assert!(
@@ -248,10 +248,10 @@ impl Load {
                 call += 1;
                 let begun = Instant::now();
                 let done = once(&mut client, to, authority.as_ref(), number, call);
-                tally.took(begun.elapsed());
                 match done {
                     Ok(()) => &tally.answered,
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        tally.took(begun.elapsed());
                         thread::sleep(Duration::from_millis(1));
                         &tally.refused
                     }
