@@ -26,7 +26,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // Nothing can be done about a closed terminal.
-            let _ = error.print();
+            let _closed = error.print();
             return if error.use_stderr() {
                 USAGE.into()
             } else {
@@ -50,7 +50,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                     })
                 ),
             };
-            let _ = std::io::stderr().write_all(text.as_bytes());
+            let _closed = std::io::stderr().write_all(text.as_bytes());
             error.exit_code().into()
         }
     }
@@ -69,7 +69,7 @@ fn run(command: &Command) -> Result<String, InitError> {
                 steps += 1;
                 if *fault_after_step == Some(steps) {
                     // As a kernel out of memory would: no destructor, no last word.
-                    let _ = kill(Pid::this(), Signal::SIGKILL);
+                    let _unkillable = kill(Pid::this(), Signal::SIGKILL);
                 }
             };
             let mut report = apply_observed(&plan, options.backend, &mut fault)?;
@@ -112,7 +112,7 @@ fn planned(options: &Options) -> Result<String, InitError> {
                     (Family::V4, "iptables-restore"),
                     (Family::V6, "ip6tables-restore"),
                 ] {
-                    text.push_str(&format!("# {program} --noflush\n"));
+                    text.extend(["# ", program, " --noflush\n"]);
                     for table in tables {
                         text.push_str(&iptables::script(&ruleset, family, *table, &jumps));
                     }
@@ -132,7 +132,7 @@ fn shown(report: &Report, format: Format) -> String {
         Format::Text => {
             let mut text = report.to_string();
             for attempt in report.proof.iter().flat_map(|proof| &proof.attempts) {
-                text.push_str(&format!("  {attempt}\n"));
+                text.extend(["  ", &attempt.to_string(), "\n"]);
             }
             text
         }

@@ -45,12 +45,12 @@ pub struct Ports {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
-    /// nft where it works, else iptables over nf_tables, else legacy iptables.
+    /// nft where it works, else iptables over `nf_tables`, else legacy iptables.
     #[default]
     Auto,
     /// Native nftables: both families in one transaction.
     Nft,
-    /// Whichever iptables works, nf_tables first.
+    /// Whichever iptables works, `nf_tables` first.
     Iptables,
     /// `iptables-nft-restore` and its IPv6 twin.
     IptablesNft,

@@ -76,7 +76,7 @@ pub(crate) fn digest(listing: &str) -> String {
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(listing.as_bytes()) {
         // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
+        let _always_written = write!(text, "{byte:02x}");
     }
     text
 }

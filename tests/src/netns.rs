@@ -166,9 +166,10 @@ impl Pod {
     /// One more cable between the two, both ends named `eth<index>`.
     pub fn cable(&self, index: u8) -> io::Result<()> {
         let name = format!("eth{index}");
-        let [a, b, c, d, e] = POD_MAC;
+        let maker: Vec<String> = POD_MAC.iter().map(|byte| format!("{byte:02x}")).collect();
+        let maker = maker.join(":");
         self.inside.ip(&format!(
-            "link add {name} address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{index:02x} type veth peer name {name} netns {}",
+            "link add {name} address {maker}:{index:02x} type veth peer name {name} netns {}",
             self.outside.path()
         ))?;
         for namespace in [&self.outside, &self.inside] {

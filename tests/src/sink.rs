@@ -4,7 +4,8 @@
 //! discovery, the gate's (which only ever dials [`GATE_PORT`] here), or an escape.
 
 use std::io::{self, Read as _};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -29,14 +30,23 @@ const CAPTURE_BUFFER: usize = 64 << 20;
 /// What is kept of a frame.
 const KEPT: usize = 2048;
 
-/// How long the line must be silent before the capture is believed to be complete.
-const SILENCE: Duration = Duration::from_millis(40);
+/// What a reading of the capture is delimited by: a packet on the observer's own loopback, which
+/// queues up behind every frame that came before it.
+const DELIMITER: &[u8] = b"exeat reads the capture";
+
+/// What the cable itself may take.
+const CABLE: Duration = Duration::from_millis(5);
+
+/// Longer, and the observer is not observing.
+const BLIND: Duration = Duration::from_secs(20);
 
 /// A running capture.
 #[derive(Debug)]
 pub struct Capture {
     frames: Arc<Mutex<Vec<Vec<u8>>>>,
-    last: Arc<Mutex<Instant>>,
+    read: Arc<AtomicU64>,
+    asked: AtomicU64,
+    delimiters: UdpSocket,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,17 +69,20 @@ pub struct Frame {
 impl Capture {
     /// Captures whatever arrives at the world's end of every cable.
     pub fn start(pod: &Pod) -> io::Result<Self> {
-        let socket = pod.outside.run(Persona::Root, || -> io::Result<Socket> {
-            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL_FRAMES)))?;
-            setsockopt(&socket, sockopt::RcvBufForce, &CAPTURE_BUFFER)?;
-            socket.set_read_timeout(Some(Duration::from_millis(5)))?;
-            Ok(socket)
-        })??;
+        let (socket, delimiters) =
+            pod.outside
+                .run(Persona::Root, || -> io::Result<(Socket, UdpSocket)> {
+                    let socket =
+                        Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL_FRAMES)))?;
+                    setsockopt(&socket, sockopt::RcvBufForce, &CAPTURE_BUFFER)?;
+                    socket.set_read_timeout(Some(Duration::from_millis(5)))?;
+                    Ok((socket, UdpSocket::bind("127.0.0.1:0")?))
+                })??;
         let frames = Arc::new(Mutex::new(Vec::new()));
-        let last = Arc::new(Mutex::new(Instant::now()));
+        let read = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
-            let (frames, last, stop) = (Arc::clone(&frames), Arc::clone(&last), Arc::clone(&stop));
+            let (frames, read, stop) = (Arc::clone(&frames), Arc::clone(&read), Arc::clone(&stop));
             move || {
                 let mut buffer = [0; KEPT];
                 while !stop.load(Ordering::Relaxed) {
@@ -78,33 +91,41 @@ impl Capture {
                     };
                     let frame = &buffer[..length];
                     if frame.get(6..11) == Some(&POD_MAC) {
-                        *last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                         frames
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
                             .push(frame.to_vec());
+                    } else if let Some(number) = delimiter(frame) {
+                        read.fetch_max(number, Ordering::SeqCst);
                     }
                 }
             }
         });
         Ok(Self {
             frames,
-            last,
+            read,
+            asked: AtomicU64::new(0),
+            delimiters,
             stop,
             thread: Some(thread),
         })
     }
 
-    /// Every frame of the pod since the last call, once the line is silent.
+    /// Every frame of the pod since the last call. Panics if the observer is blind, because then
+    /// nothing was seen to stay in.
     #[must_use]
     pub fn take(&self) -> Vec<Frame> {
+        thread::sleep(CABLE);
+        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let delimiter = [DELIMITER, &number.to_be_bytes()].concat();
         let begun = Instant::now();
-        loop {
-            let last = (*self.last.lock().unwrap_or_else(PoisonError::into_inner)).max(begun);
-            if last.elapsed() >= SILENCE || begun.elapsed() > Duration::from_secs(5) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(5));
+        while self.read.load(Ordering::SeqCst) < number {
+            assert!(
+                begun.elapsed() < BLIND,
+                "the capture does not see its own delimiters"
+            );
+            let _asked_again_below = self.delimiters.send_to(&delimiter, "127.0.0.1:9");
+            thread::sleep(Duration::from_millis(1));
         }
         let taken =
             std::mem::take(&mut *self.frames.lock().unwrap_or_else(PoisonError::into_inner));
@@ -125,9 +146,18 @@ impl Drop for Capture {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            let _panicked = thread.join();
         }
     }
+}
+
+/// The number of a delimiter, if it is one.
+fn delimiter(frame: &[u8]) -> Option<u64> {
+    let at = frame
+        .windows(DELIMITER.len())
+        .position(|window| window == DELIMITER)?;
+    let number = frame.get(at + DELIMITER.len()..)?.first_chunk()?;
+    Some(u64::from_be_bytes(*number))
 }
 
 // === impl Frame ===

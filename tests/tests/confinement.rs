@@ -52,7 +52,7 @@ fn without_rules_the_oracle_sees_every_attempt() {
     let pod = Confined::bare();
     let mut unseen = Vec::new();
     for attempt in attempts::all() {
-        let _ = pod.capture.take();
+        drop(pod.capture.take());
         let reach = pod
             .pod
             .inside
@@ -160,7 +160,7 @@ fn an_address_and_an_interface_added_later_change_nothing(backend: Backend) {
         .inside
         .ip("-6 route add 2001:db8::/32 via fd99::1")
         .unwrap();
-    let _ = pod.capture.take();
+    drop(pod.capture.take());
     for to in [
         "10.99.0.1:443",
         "[fd99::1]:443",
@@ -304,11 +304,11 @@ fn what_was_open_before_is_cut(backend: Backend) {
             streams.push((stream, socket));
         }
         pod.confine(backend);
-        let _ = pod.capture.take();
+        drop(pod.capture.take());
         for (stream, socket) in &mut streams {
             assert!(socket.send(MARKER).is_err());
             // Its bytes are taken by the socket; what matters is that they stay here.
-            let _ = std::io::Write::write_all(stream, MARKER);
+            let _cut = std::io::Write::write_all(stream, MARKER);
         }
         std::thread::sleep(Duration::from_millis(300));
         drop(streams);
@@ -331,8 +331,8 @@ fn the_agents_own_servers_are_reached(backend: Backend) {
             for host in ["127.0.0.1", "127.8.8.8", "::1", POD_V4, POD_V6] {
                 let server = TcpListener::bind((host, 3000)).unwrap();
                 let mut client = support::connect((host, 3000)).unwrap();
-                let (mut served, _) = server.accept().unwrap();
-                std::io::Write::write_all(&mut served, b"mine").unwrap();
+                let (mut taken, _) = server.accept().unwrap();
+                std::io::Write::write_all(&mut taken, b"mine").unwrap();
                 assert_eq!(support::read(&mut client), "mine", "{host}");
                 let socket = UdpSocket::bind((host, 3000)).unwrap();
                 socket.send_to(b"mine", (host, 3000)).unwrap();

@@ -44,7 +44,7 @@ pub(super) fn apply(plan: &Plan, observe: &mut dyn FnMut(Step)) -> Result<Writte
         }
         write(&tool, &ruleset, &before).map_err(|_| error)?;
     }
-    let took = started.elapsed();
+    let elapsed = started.elapsed();
     observe(Step::Denied);
     observe(Step::Written);
 
@@ -56,7 +56,7 @@ pub(super) fn apply(plan: &Plan, observe: &mut dyn FnMut(Step)) -> Result<Writte
             .frames
             .map(|frames| frames.interfaces)
             .unwrap_or_default(),
-        took,
+        took: elapsed,
     })
 }
 

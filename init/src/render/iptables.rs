@@ -1,4 +1,4 @@
-//! iptables, nf_tables or legacy: one text a family and table for `iptables-restore --noflush`.
+//! iptables, over `nf_tables` or legacy: one text a family and table for `iptables-restore --noflush`.
 //!
 //! A table is replaced in one piece, two tables are not: so the one that denies is written first,
 //! and the one that redirects last. Our rules live in chains of our own, jumped to from the first

@@ -133,7 +133,7 @@ fn table(text: &mut String, family: &str, existing: Existing) {
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a String can't fail.
-    let _ = writeln!(text, "{line}");
+    let _always_written = writeln!(text, "{line}");
 }
 
 fn name(place: Place) -> &'static str {

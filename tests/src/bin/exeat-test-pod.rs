@@ -16,7 +16,7 @@ use exeat_tests::sink::GATE_PORT;
 use socket2::SockRef;
 
 /// A test never takes longer; a stub that is forgotten ends by itself.
-const LIFE: Duration = Duration::from_secs(120);
+const LIFE: Duration = Duration::from_mins(2);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();

@@ -201,7 +201,7 @@ fn odd() -> Vec<Attempt> {
         refused("mark".to_owned(), || {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
             // Refused to who has no capability; without effect for who has.
-            let _ = socket.set_mark(0x6578_6501);
+            let _without_effect = socket.set_mark(0x6578_6501);
             datagram(&socket, "203.0.113.9:443".parse().unwrap())
         }),
         refused("from another's address".to_owned(), || {
@@ -214,7 +214,7 @@ fn odd() -> Vec<Attempt> {
     ]
 }
 
-/// Raw sockets: for who has NET_RAW.
+/// Raw sockets: for who has `NET_RAW`.
 pub fn raw() -> Vec<Attempt> {
     let mut all = Vec::new();
     for host in ["203.0.113.9", "2001:db8::9"] {

@@ -23,7 +23,7 @@ under_every_filter!(
 /// Gates killed under each filter.
 const GATES: usize = 8;
 /// Inits killed under each filter: 3 × 70 rounds, and the steps.
-const INITS: usize = 70;
+const INITS: u32 = 70;
 
 /// Tries in a loop, from several sockets, until told to stop.
 fn flood(pod: &Pod, stop: &AtomicBool, tried: &AtomicU64) {
@@ -126,7 +126,7 @@ fn a_killed_init_leaves_nothing_open(backend: Backend) {
                 })
                 .unwrap();
             // A low-discrepancy walk over its whole life: no two rounds alike, the same each run.
-            let part = (round as f64 * 0.618_034).fract();
+            let part = (f64::from(round) * 0.618_034).fract();
             std::thread::sleep(whole.mul_f64(part));
             let _ended = child.kill();
             child.wait().unwrap();
@@ -148,7 +148,7 @@ fn init_killed_after_its_deny_leaves_the_pod_shut(backend: Backend) {
         pod.backend = backend;
         pod.init(&["apply", "--no-prove", "--fault-after-step", step])
             .unwrap_err();
-        let _ = pod.capture.take();
+        drop(pod.capture.take());
         for to in ["203.0.113.9:443", "[2001:db8::9]:443", "203.0.113.9:4000"] {
             let to: SocketAddr = to.parse().unwrap();
             let reach = pod

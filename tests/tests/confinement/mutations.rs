@@ -175,7 +175,7 @@ fn install(pod: &Confined, backend: Backend, missing: Option<&str>) {
             );
         }
     }
-    let _ = pod.capture.take();
+    drop(pod.capture.take());
 }
 
 fn world(port: u16) -> SocketAddr {

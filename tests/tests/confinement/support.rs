@@ -58,7 +58,7 @@ impl Confined {
         let mut confined = Self::bare();
         confined.backend = backend;
         confined.confine(backend);
-        let _ = confined.capture.take();
+        drop(confined.capture.take());
         confined
     }
 
@@ -190,8 +190,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_exeat-test-pod");
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
     }
 }
 
@@ -239,7 +239,7 @@ pub fn udp(to: SocketAddr) -> Reach {
         Ok(socket) => socket,
         Err(error) => return Reach::NoSocket(error.kind()),
     };
-    let _ = socket.set_broadcast(true);
+    let _not_a_datagram = socket.set_broadcast(true);
     datagram(&socket, to)
 }
 
