@@ -111,8 +111,11 @@ impl Capture {
         })
     }
 
-    /// Every frame of the pod since the last call. Panics if the observer is blind, because then
-    /// nothing was seen to stay in.
+    /// Every frame of the pod since the last call.
+    ///
+    /// # Panics
+    ///
+    /// If the observer is blind, because then nothing was seen to stay in.
     #[must_use]
     pub fn take(&self) -> Vec<Frame> {
         thread::sleep(CABLE);
