@@ -1,5 +1,6 @@
 //! What the sidecar is told on its command line. Nothing is taken from the environment: what a pod's
 //! author can set there must not steer the gate.
+#![expect(clippy::doc_markdown, reason = "shown as help, not as documentation")]
 
 use std::{
     collections::BTreeMap,
@@ -75,7 +76,7 @@ pub(crate) enum Stage {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Folder of ToolPolicy files, as kubelet mounts a ConfigMap; watched
+    /// Folder of `ToolPolicy` files, as kubelet mounts a `ConfigMap`; watched
     #[arg(
         long,
         value_name = "DIR",
@@ -83,7 +84,7 @@ pub(crate) struct Serve {
         required_unless_present = "policy"
     )]
     policy_dir: Option<PathBuf>,
-    /// A ToolPolicy file; watched
+    /// A `ToolPolicy` file; watched
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
     /// The pod's labels, as the downward API writes them; watched

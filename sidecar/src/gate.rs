@@ -192,6 +192,10 @@ impl Settings {
 
 impl Gate {
     /// Starts a gate on these listeners. When it returns, every listener is served.
+    #[expect(
+        clippy::unused_async,
+        reason = "it needs the runtime that it spawns on"
+    )]
     pub async fn start(settings: Settings, listeners: Listeners) -> Result<Self, StartError> {
         let policies = Policies::open(&settings.policy, settings.labels)?;
         let credentials = Arc::new(Credentials::new(
@@ -202,7 +206,8 @@ impl Gate {
         let authority = Arc::new(Authority::generate()?);
         let ledger = Arc::new(Ledger::open(settings.journal, settings.principal)?);
         if let Some(otlp) = settings.otlp {
-            ledger.export(ExportConfig::new(&otlp, None, None)?)?;
+            let collector = ExportConfig::new(&otlp, None, None)?;
+            ledger.export(collector.trusting(&settings.upstream_ca))?;
         }
         let resolver = Arc::new(Resolver::new(ResolverSettings {
             overrides: settings.resolve,

@@ -270,7 +270,6 @@ impl Ledger {
     }
 
     /// Writes how a call ended, within 100 ms or with the next decision. Never waits for the disk.
-    #[expect(clippy::needless_pass_by_value, reason = "a call ends once")]
     pub fn outcome(&self, outcome: Outcome) {
         BODY.with_borrow_mut(|body| {
             body.clear();

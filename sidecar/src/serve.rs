@@ -69,7 +69,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// A silent HTTP/2 client is asked, and closed when it does not answer.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_INTERVAL: Duration = Duration::from_mins(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How a connection of the agent's ended, other than by itself. It is recorded already.
@@ -135,7 +135,7 @@ where
     let connection = async {
         if http2 {
             let io = Resets::new(io, |denial| {
-                drop(Ended::refused(pod, &identity, None, "h2", denial));
+                let _: Ended = Ended::refused(pod, &identity, None, "h2", denial);
             });
             let connection = http2_server().serve_connection(TokioIo::new(io), service);
             let mut connection = std::pin::pin!(connection);

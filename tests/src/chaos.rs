@@ -220,6 +220,9 @@ impl Stage {
     }
 
     /// Does something as the agent, in the pod.
+    ///
+    /// # Panics
+    /// If the agent can't enter its pod; that is nothing a test can go on from.
     pub fn agent<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match self.pod.inside.run(Persona::Agent, work) {
             Ok(done) => done,

@@ -3,7 +3,7 @@
 //! The oracle is outside. What the agent sends carries a mark that the gate takes away, so a frame
 //! on the cable that has it left without the gate. Every request has a path of its own, so what the
 //! world saw is looked up in the journal: the record must have been there when the sidecar died.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::{
     collections::HashMap,
@@ -113,7 +113,7 @@ fn no_call_without_its_record_and_no_packet_without_the_gate() {
                 .and_then(|mut file| {
                     file.write_all(
                         &b"{\"event\":\"exeat.egress.decision\",\"id\":"
-                            [..dice.below(38) as usize + 1],
+                            [..1 + usize::try_from(dice.below(38)).unwrap()],
                     )
                 })
                 .unwrap();

@@ -3,7 +3,7 @@
 //! Every generation allows one path and puts its own number into a field of the request, so what
 //! arrives in the world tells which generation judged it and which one it was sent under: they must
 //! be the one in its record. What a new generation no longer allows must end, and soon.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::{
     collections::{HashMap, HashSet},

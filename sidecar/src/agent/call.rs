@@ -13,7 +13,7 @@ use hyper::{body::Incoming, ext::Protocol, upgrade::OnUpgrade};
 use super::fields;
 
 /// How long a body that a rule looks into may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The longest target: what common servers accept (nginx 8 KiB, Apache 8 KiB).
 const TARGET_LIMIT: usize = 8 * 1024;

@@ -46,12 +46,7 @@ pub async fn serve(pod: &Arc<Pod>, tcp: TcpStream) {
     };
     match result {
         Err(error) if error.is_parse() => {
-            drop(Ended::malformed(
-                pod,
-                &Identity::plain(nowhere()),
-                false,
-                &error,
-            ));
+            let _: Ended = Ended::malformed(pod, &Identity::plain(nowhere()), false, &error);
         }
         Err(error) => tracing::debug!(%error, "connection to the explicit listener ended"),
         Ok(()) => {}

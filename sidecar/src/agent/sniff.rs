@@ -29,6 +29,10 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What a connection speaks.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once a connection, taken apart at once"
+)]
 pub enum Sniffed {
     /// TLS, with its whole ClientHello.
     Tls(Hello),

@@ -20,7 +20,11 @@ use super::{
 };
 use crate::upstream::websocket::{Frames, Side};
 
-/// A ClientHello, or what begins like one: no panic, and the same verdict however it is cut.
+/// A ClientHello, or what begins like one: the same verdict however it is cut.
+///
+/// # Panics
+///
+/// Where that does not hold.
 pub fn client_hello(bytes: &[u8]) {
     let whole = sniff::verdict(&[bytes]);
     for cut in cuts(bytes) {
@@ -30,7 +34,7 @@ pub fn client_hello(bytes: &[u8]) {
             "cut at {cut}"
         );
     }
-    let _: bool = sniff::has_encrypted_hello(bytes);
+    std::hint::black_box(sniff::has_encrypted_hello(bytes));
 }
 
 /// An HTTP/1 request as it comes: what gets through is canonical and carries nothing of the agent's
@@ -61,7 +65,11 @@ pub async fn http_head(bytes: &[u8]) {
     drop(tokio::join!(serve, send));
 }
 
-/// WebSocket frames: no panic, and the same verdict however they are cut.
+/// WebSocket frames: the same verdict however they are cut.
+///
+/// # Panics
+///
+/// Where that does not hold.
 pub fn websocket(bytes: &[u8]) {
     for side in [Side::Client, Side::Server] {
         let whole = Frames::new(side, false).walk(bytes);

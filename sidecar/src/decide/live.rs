@@ -29,6 +29,10 @@ pub struct Facts {
 
 /// The owned twin of [`Protocol`].
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "almost all calls are the large one"
+)]
 pub enum FactsProtocol {
     /// Declared TCP.
     Tcp,

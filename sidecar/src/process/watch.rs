@@ -70,7 +70,7 @@ fn watcher(
     poke: Arc<Notify>,
 ) -> Option<RecommendedWatcher> {
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.map_or(true, |event| is_change(&event.kind)) {
+        if event.map_or(true, |event| is_change(event.kind)) {
             poke.notify_one();
         }
     });
@@ -90,7 +90,7 @@ fn watcher(
 }
 
 /// Our own looks open and read files; taking that for a change would be a look without end.
-fn is_change(kind: &EventKind) -> bool {
+fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Access(_) => false,

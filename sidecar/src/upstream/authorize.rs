@@ -33,7 +33,6 @@ struct Injection {
 }
 
 /// Turns a recorded permit into the right to dial.
-#[expect(clippy::needless_pass_by_value, reason = "a receipt lets one call out")]
 pub fn authorize(
     permit: Permit,
     receipt: Receipt,

@@ -22,7 +22,7 @@ const ATTEMPTS: usize = 3;
 
 /// How long an upstream may take to begin its answer. Models that think before the first byte have
 /// been seen to take ten minutes.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// A call that is allowed, recorded, and entered among the calls under way.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ pub(super) fn head(
 fn authority(authorized: &Authorized, scheme: Scheme) -> String {
     let destination = authorized.destination();
     if destination.port == scheme.default_port() {
-        destination.host.authority().to_string()
+        destination.host.authority().clone()
     } else {
         destination.to_string()
     }
@@ -216,7 +216,7 @@ fn broken(authorized: &Authorized, error: &hyper::Error) -> Denial {
     let mut message = format!("{host} broke off before it answered: {error}");
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
-        message.push_str(&format!(": {inner}"));
+        message = format!("{message}: {inner}");
         source = inner.source();
     }
     let reason = if error.is_parse() {

@@ -367,7 +367,6 @@ where
     Ok(sender)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn handshake_failed(error: hyper::Error) -> DialError {
     DialError {
         reason: Reason::UpstreamUnreachable,

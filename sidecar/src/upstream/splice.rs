@@ -30,7 +30,7 @@ const COPY_SIZE: usize = 32 * 1024;
 
 /// An opaque connection with no byte either way for this long is closed: longer than the idle
 /// limits of databases and brokers that send keepalives of their own.
-const IDLE: Duration = Duration::from_secs(60 * 60);
+const IDLE: Duration = Duration::from_hours(1);
 
 /// Relays until both sides are done, counting into `guard`. `ahead` was read from the agent already.
 pub async fn relay(

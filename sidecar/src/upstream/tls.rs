@@ -20,7 +20,7 @@ const CONFIG_LIMIT: usize = 64;
 /// TLS sessions remembered for resumption, by server name. Small: every entry holds certificates.
 const SESSION_LIMIT: usize = 64;
 
-/// Where distributions keep the system's roots: Debian and Alpine, Fedora, OpenSUSE, BSD. Not from
+/// Where distributions keep the system's roots: Debian and Alpine, Fedora, `openSUSE`, BSD. Not from
 /// the environment: who can set a variable of the gate's must not choose whom it trusts.
 pub const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
@@ -69,39 +69,44 @@ pub enum TrustError {
     RuleAuthority,
 }
 
+/// The system's roots and the certificates in `extra`.
+pub fn roots(extra: &[PathBuf]) -> Result<RootCertStore, TrustError> {
+    let mut roots = RootCertStore::empty();
+    let bundle = SYSTEM_BUNDLES
+        .iter()
+        .map(Path::new)
+        .find(|path| path.exists());
+    if let Some(bundle) = bundle {
+        let system = rustls_native_certs::load_certs_from_paths(Some(bundle), None);
+        for error in &system.errors {
+            tracing::warn!(%error, "a system certificate could not be read");
+        }
+        roots.add_parsable_certificates(system.certs);
+    }
+    for path in extra {
+        let certificates = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|source| TrustError::File {
+                path: path.clone(),
+                source,
+            })?;
+        let (added, _) = roots.add_parsable_certificates(certificates);
+        if added == 0 {
+            return Err(TrustError::Empty { path: path.clone() });
+        }
+    }
+    if roots.is_empty() {
+        return Err(TrustError::NoRoots);
+    }
+    Ok(roots)
+}
+
 // === impl UpstreamTls ===
 
 impl UpstreamTls {
     /// Trusts the system's roots and the certificates in `extra`.
     pub fn new(extra: &[PathBuf]) -> Result<Self, TrustError> {
-        let mut roots = RootCertStore::empty();
-        let bundle = SYSTEM_BUNDLES
-            .iter()
-            .map(Path::new)
-            .find(|path| path.exists());
-        if let Some(bundle) = bundle {
-            let system = rustls_native_certs::load_certs_from_paths(Some(bundle), None);
-            for error in &system.errors {
-                tracing::warn!(%error, "a system certificate could not be read");
-            }
-            roots.add_parsable_certificates(system.certs);
-        }
-        for path in extra {
-            let certificates = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|source| TrustError::File {
-                    path: path.clone(),
-                    source,
-                })?;
-            let (added, _) = roots.add_parsable_certificates(certificates);
-            if added == 0 {
-                return Err(TrustError::Empty { path: path.clone() });
-            }
-        }
-        if roots.is_empty() {
-            return Err(TrustError::NoRoots);
-        }
-        let roots = Arc::new(roots);
+        let roots = Arc::new(roots(extra)?);
         Ok(Self {
             default: Pair::new(&roots),
             roots,

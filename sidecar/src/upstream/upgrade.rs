@@ -28,6 +28,10 @@ const CHUNK: usize = 16 * 1024;
 
 /// What becomes of a request to switch.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "returned once, taken apart at once"
+)]
 pub enum Switched {
     /// The upstream accepted: the head to answer the agent with; frames flow once it is sent.
     Accepted(Response<()>),

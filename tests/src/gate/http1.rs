@@ -79,7 +79,10 @@ pub fn ask(stream: &mut (impl Read + Write), bytes: &[u8], count: usize) -> Resu
             );
         }
         match stream.read(&mut buffer) {
-            Ok(0) => return Ok(parse(&received, true).0),
+            Ok(0) => {
+                eprintln!("ASK EOF {}", received.len());
+                return Ok(parse(&received, true).0);
+            }
             Ok(length) => received.extend_from_slice(&buffer[..length]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 bail!(
@@ -88,7 +91,10 @@ pub fn ask(stream: &mut (impl Read + Write), bytes: &[u8], count: usize) -> Resu
                 );
             }
             // A reset, or TLS closed without saying so, is an end too.
-            Err(_) => return Ok(parse(&received, true).0),
+            Err(error) => {
+                eprintln!("ASK {error} {}", received.len());
+                return Ok(parse(&received, true).0);
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! In doubt the gate does not start: an export that was asked for and goes nowhere is worse.
 
+use std::path::PathBuf;
+
 use http::{HeaderName, HeaderValue, Uri};
 
 /// How OTLP is spoken.
@@ -20,6 +22,8 @@ pub struct ExportConfig {
     pub(super) protocol: Protocol,
     /// Often hold a token: they have no printable form.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Files of roots that are trusted beside the system's.
+    pub(super) roots: Vec<PathBuf>,
 }
 
 /// The collector's address can't be used.
@@ -36,7 +40,7 @@ pub enum ConfigError {
     #[error("OTLP headers can't be read; write `name=value,name=value`")]
     Headers,
     /// No roots to verify the collector with.
-    #[error("the collector is reached over TLS, and no root certificates were found: {0}")]
+    #[error("the collector is reached over TLS, and there is nothing to verify it with: {0}")]
     Roots(String),
 }
 
@@ -78,6 +82,7 @@ impl ExportConfig {
             uri,
             protocol,
             headers,
+            roots: Vec::new(),
         })
     }
 
@@ -100,6 +105,13 @@ impl ExportConfig {
         Self::new(&endpoint, protocol.as_deref(), headers.as_deref()).map(Some)
     }
 
+    /// Trusts the roots in these files too, beside the system's.
+    #[must_use]
+    pub fn trusting(mut self, roots: &[PathBuf]) -> Self {
+        self.roots.extend_from_slice(roots);
+        self
+    }
+
     /// How it is spoken to.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -113,7 +125,7 @@ impl std::fmt::Debug for ExportConfig {
             .field("uri", &self.uri)
             .field("protocol", &self.protocol)
             .field("headers", &self.headers.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

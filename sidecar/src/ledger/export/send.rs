@@ -17,12 +17,15 @@ use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
 use prost::Message as _;
+use rustls::RootCertStore;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::Code;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+
+use crate::upstream::tls::roots;
 
 use super::config::{ConfigError, ExportConfig, Protocol};
 
@@ -69,12 +72,15 @@ enum Way {
 impl Sender {
     pub(super) fn new(config: ExportConfig) -> Result<Self, ConfigError> {
         let secure = config.uri.scheme_str() == Some("https");
+        let trusted =
+            || roots(&config.roots).map_err(|error| ConfigError::Roots(error.to_string()));
         let way = match config.protocol {
             Protocol::Grpc => {
                 let mut endpoint = Channel::builder(config.uri.clone());
                 if secure {
+                    let tls = ClientTlsConfig::new().trust_anchors(trusted()?.roots);
                     endpoint = endpoint
-                        .tls_config(ClientTlsConfig::new().with_native_roots())
+                        .tls_config(tls)
                         .map_err(|error| ConfigError::Roots(error.to_string()))?;
                 }
                 Way::Grpc {
@@ -82,10 +88,17 @@ impl Sender {
                     client: None,
                 }
             }
-            Protocol::HttpProtobuf => Way::Http {
-                tls: secure.then(connector).transpose()?,
-                connection: None,
-            },
+            Protocol::HttpProtobuf => {
+                let tls = if secure {
+                    Some(connector(trusted()?)?)
+                } else {
+                    None
+                };
+                Way::Http {
+                    tls,
+                    connection: None,
+                }
+            }
         };
         Ok(Self { config, way })
     }
@@ -228,14 +241,7 @@ where
     Ok(sender)
 }
 
-fn connector() -> Result<TlsConnector, ConfigError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = rustls::RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        let errors: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(ConfigError::Roots(errors.join("; ")));
-    }
+fn connector(roots: RootCertStore) -> Result<TlsConnector, ConfigError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let client = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
