@@ -109,13 +109,10 @@ fn no_call_without_its_record_and_no_packet_without_the_gate() {
                 );
             }
             // What a torn write would have left.
+            let record = b"{\"event\":\"exeat.egress.decision\",\"id\":";
+            let left = &record[..=usize::try_from(dice.below(37)).unwrap()];
             append(&stage.journal())
-                .and_then(|mut file| {
-                    file.write_all(
-                        &b"{\"event\":\"exeat.egress.decision\",\"id\":"
-                            [..1 + usize::try_from(dice.below(38)).unwrap()],
-                    )
-                })
+                .and_then(|mut file| file.write_all(left))
                 .unwrap();
             torn += 1;
         }
