@@ -1090,26 +1090,6 @@ fn large_heads_are_refused_and_large_bodies_stream() {
         }
     }
     let answers = ask(&mut stream, b"0\r\n\r\n", 1).unwrap();
-    eprintln!(
-        "STAT {}",
-        gate.pod
-            .inside
-            .command("cat", &["/proc/net/stat/nf_conntrack"])
-            .unwrap()
-    );
-    eprintln!(
-        "SNMP {}",
-        gate.pod
-            .inside
-            .command(
-                "sh",
-                &[
-                    "-c",
-                    "cat /proc/net/netstat /proc/net/snmp | grep -E '^Tcp'; conntrack -S"
-                ]
-            )
-            .unwrap_or_default()
-    );
     let decision = gate.decisions().pop().unwrap();
     let told = format!("{answers:?}, {:#?}", gate.outcome(&decision));
     assert!(answers.len() == 1, "{told}");

@@ -97,6 +97,7 @@ fn answer(stream: &mut TcpStream, bytes: &[u8]) -> Result<Vec<u8>> {
             {
                 anyhow::bail!("no prompt answer")
             }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return Ok(all),
         }
         // ServerHelloDone: the client's turn, which will not come. Or a refusal over HTTP.

@@ -56,6 +56,7 @@ fn rest(stream: &mut impl Read) -> Result<Vec<u8>> {
             {
                 anyhow::bail!("not closed; so far: {}", all.escape_ascii())
             }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return Ok(all),
         }
         ensure!(start.elapsed() < PROMPT * 2, "never closed");

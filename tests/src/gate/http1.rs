@@ -90,6 +90,7 @@ pub fn ask(stream: &mut (impl Read + Write), bytes: &[u8], count: usize) -> Resu
                     String::from_utf8_lossy(&received)
                 );
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // A reset, or TLS closed without saying so, is an end too.
             Err(error) => {
                 eprintln!("ASK {error} {}", received.len());

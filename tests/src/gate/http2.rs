@@ -143,6 +143,7 @@ pub fn exchange(
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 bail!("no prompt answer; so far: {frames:?}");
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => return Ok(frames),
         }
     }
