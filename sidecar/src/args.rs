@@ -76,7 +76,7 @@ pub(crate) enum Stage {
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Folder of `ToolPolicy` files, as kubelet mounts a `ConfigMap`; watched
+    /// Folder of ToolPolicy files, as kubelet mounts a ConfigMap; watched
     #[arg(
         long,
         value_name = "DIR",
@@ -84,7 +84,7 @@ pub(crate) struct Serve {
         required_unless_present = "policy"
     )]
     policy_dir: Option<PathBuf>,
-    /// A `ToolPolicy` file; watched
+    /// A ToolPolicy file; watched
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
     /// The pod's labels, as the downward API writes them; watched
