@@ -23,8 +23,12 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// How the collector behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,12 +76,35 @@ impl Receiver {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let state = Arc::<Mutex<State>>::default();
-        let serving = tokio::spawn(serve(listener, Arc::clone(&state)));
+        let serving = tokio::spawn(serve(listener, None, Arc::clone(&state)));
         Ok(Self {
             address,
             state,
             serving,
         })
+    }
+
+    /// Listens with TLS, as `localhost`. The text is the certificate to be trusted, PEM.
+    pub async fn start_tls() -> anyhow::Result<(Self, String)> {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let state = Arc::<Mutex<State>>::default();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let serving = tokio::spawn(serve(listener, Some(acceptor), Arc::clone(&state)));
+        let receiver = Self {
+            address,
+            state,
+            serving,
+        };
+        Ok((receiver, made.cert.pem()))
     }
 
     /// Where it listens.
@@ -171,16 +198,31 @@ pub fn body(record: &LogRecord) -> Option<&str> {
     }
 }
 
-async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Mutex<State>>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let state = Arc::clone(&state);
+        let (state, tls) = (Arc::clone(&state), tls.clone());
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&state)));
-            let server = auto::Builder::new(TokioExecutor::new());
-            // A client that goes away in the middle is part of the tests.
-            drop(server.serve_connection(TokioIo::new(stream), service).await);
+            match tls {
+                None => connection(stream, state).await,
+                Some(tls) => {
+                    // Who does not trust the certificate is part of the tests.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        connection(stream, state).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn connection<S>(stream: S, state: Arc<Mutex<State>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
+    let server = auto::Builder::new(TokioExecutor::new());
+    // A client that goes away in the middle is part of the tests.
+    drop(server.serve_connection(TokioIo::new(stream), service).await);
 }
 
 type Body = BoxBody<Bytes, Infallible>;

@@ -2,7 +2,12 @@
 //! requests, borrowed credentials, endless bodies. Every class in generated variants; what counts is
 //! what the upstream saw and what is on record.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::format_collect,
+    reason = "a test fails by panicking, and says what it does in its own way"
+)]
 
 use std::{
     io::{Read as _, Write as _},

@@ -2,7 +2,12 @@
 //! no client would send, floods. What is refused never reaches the upstream; what floods is cut off,
 //! and nobody else notices.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::type_complexity,
+    reason = "a test fails by panicking, and says what it does in its own way"
+)]
 
 use std::{
     io::Write,

@@ -2,7 +2,13 @@
 //! clients that refuse the gate's certificate; servers that should not be trusted. Nothing of it
 //! may end in a tunnel, a default host, or a credential in the wrong place.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::doc_markdown,
+    clippy::large_stack_arrays,
+    reason = "a test fails by panicking, and says what it does in its own way"
+)]
 
 use std::{
     fs,

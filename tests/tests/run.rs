@@ -3,7 +3,12 @@
 //!
 //! Every test is run as root and as an ordinary user, whose namespaces are made in another way.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::used_underscore_binding,
+    reason = "a test fails by panicking, and says what it does in its own way"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -189,7 +194,7 @@ impl Running {
                 std::thread::sleep(Duration::from_millis(20));
             }
             // Not waited for yet, so still this process and no other.
-            drop(kill(pid, Signal::SIGKILL));
+            kill(pid, Signal::SIGKILL).ok();
         });
         Self { child, done }
     }
@@ -518,7 +523,7 @@ fn the_command_cannot_reach_the_gate_or_the_host() {
             let at = words.iter().position(|word| word == exeat()).unwrap();
             command.args(&words[at..]);
         }
-        drop(outer.stdin(Stdio::null()));
+        outer.stdin(Stdio::null());
         let output = finish(&mut command);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         let found: BTreeMap<_, _> = stdout

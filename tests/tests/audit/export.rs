@@ -248,3 +248,34 @@ async fn what_a_collector_refuses_is_counted_and_written_down_once() {
         assert!(gaps(&path)[0]["count"].as_u64().unwrap() >= 3);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_only_a_trusted_collector_is_told() {
+    for protocol in ["grpc", "http/protobuf"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (receiver, pem) = Receiver::start_tls().await.unwrap();
+        let roots = folder.path().join("roots.pem");
+        fs::write(&roots, pem).unwrap();
+        let endpoint = format!("https://localhost:{}", receiver.address().port());
+        let config = || ExportConfig::new(&endpoint, Some(protocol), None).unwrap();
+
+        let path = folder.path().join("untrusted");
+        let ledger = open(&path);
+        ledger.export(config()).unwrap();
+        some_calls(&ledger, 3).await;
+        status(&ledger, |status| status.failures > 0).await;
+        ledger.shutdown().await;
+        assert_eq!(receiver.requests(), 0, "{protocol}: a stranger was told");
+        assert_eq!(gaps(&path).len(), 1);
+
+        let path = folder.path().join("trusted");
+        let ledger = open(&path);
+        ledger.export(config().trusting(&[roots])).unwrap();
+        some_calls(&ledger, 3).await;
+        ledger.shutdown().await;
+        assert_eq!(ledger.export_status().unwrap().dropped, 0, "{protocol}");
+        let records = receiver.records();
+        let exported = joined(records.iter().map(|record| body(record).unwrap()));
+        assert_eq!(exported, fs::read_to_string(&path).unwrap(), "{protocol}");
+    }
+}
