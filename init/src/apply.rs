@@ -23,7 +23,7 @@ pub enum Step {
     ReadBack,
 }
 
-/// Confines this namespace and reads the rules back. It does not [`crate::prove`] them.
+/// Confines this namespace and reads the rules back. It does not [`crate::prove()`] them.
 pub fn apply(plan: &Plan, backend: Backend) -> Result<Report, InitError> {
     apply_observed(plan, backend, &mut |_| {})
 }

@@ -2,10 +2,10 @@
 //!
 //! A [`Plan`] says what must hold; a [`Ruleset`] is that plan as a list of typed rules; the
 //! renderings in [`render`] write the list down for the packet filter that the kernel has. Those
-//! three are pure. [`apply`], [`verify`], [`prove`] and [`clean`] are what touches the machine.
+//! three are pure. [`apply()`], [`verify()`], [`prove()`] and [`clean()`] are what touches the machine.
 //!
 //! In doubt this crate refuses: a packet that no rule names is not sent, a rule set that can't be
-//! read back exactly is an error, and nothing but [`clean`] ever takes the deny away.
+//! read back exactly is an error, and nothing but [`clean()`] ever takes the deny away.
 
 pub mod apply;
 pub mod args;
