@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use nix::libc;
@@ -19,6 +20,9 @@ use super::line;
 /// The most that one write can leave torn: a full batch of outcomes and one line more.
 const MAX_TORN: u64 = 2 * 1024 * 1024;
 
+/// Looking at the file costs as much as writing to it: a busy gate looks once in this time.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
 /// An open journal, proven up to its end.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -27,6 +31,8 @@ pub(super) struct Journal {
     len: u64,
     /// A failed write could not be taken back.
     soiled: bool,
+    /// When the file was last seen to be as this gate left it.
+    seen: Option<Instant>,
     chain: Chain,
 }
 
@@ -136,6 +142,7 @@ impl Journal {
             file: Arc::new(file),
             len,
             soiled: false,
+            seen: None,
             chain: Chain::genesis(),
         };
         let torn = journal.recover(path)?;
@@ -185,13 +192,22 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether the file is still there, and as this gate left it.
-    pub(super) fn is_own(&self) -> bool {
-        self.soiled
+    /// Whether the file is still there, and as this gate left it, or was a moment ago.
+    pub(super) fn is_own(&mut self) -> bool {
+        let now = Instant::now();
+        if self.soiled
             || self
-                .file
-                .metadata()
-                .is_ok_and(|meta| meta.nlink() == 1 && meta.len() == self.len)
+                .seen
+                .is_some_and(|seen| now.duration_since(seen) < LOOK_INTERVAL)
+        {
+            return true;
+        }
+        let own = self
+            .file
+            .metadata()
+            .is_ok_and(|meta| meta.nlink() == 1 && meta.len() == self.len);
+        self.seen = own.then_some(now);
+        own
     }
 
     /// Takes back what a failed write left.
