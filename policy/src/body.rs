@@ -24,7 +24,7 @@ pub const INFERENCE_LIMIT: usize = 8 * 1024 * 1024;
 pub enum BodyNeed {
     /// Nothing: stream it.
     Unread,
-    /// All of it, up to the limit, as JSON-RPC.
+    /// All of it, up to the limit, as JSON-RPC; with a limit of 0, only that there is none.
     Mcp {
         /// In bytes.
         limit: usize,
@@ -112,7 +112,7 @@ impl BodyNeed {
             return Content::Invalid(format!("the body is over {} bytes", self.limit()));
         }
         let read = match self {
-            Self::Unread => return Content::Unread,
+            Self::Unread | Self::Mcp { limit: 0 } => return Content::Unread,
             Self::Mcp { .. } => headers(call)
                 .and_then(|()| mcp::read(call, body))
                 .map(Content::Mcp),

@@ -149,11 +149,29 @@ impl Plan {
         treatment.unwrap_or(Treatment::Intercept)
     }
 
+    /// Only a POST carries an MCP message, and there the gate reads it. A body on another method could
+    /// be read by the server all the same, so it must turn out to be empty.
+    fn bodiless_need(&self, destination: &Destination, call: &HttpCall) -> BodyNeed {
+        let rules = self.allow.candidates(&destination.host, Some(&call.path));
+        let mcp = rules.into_iter().any(|rule| {
+            judge::on_socket(rule, destination, call.scheme)
+                && matches!(&rule.kind, Kind::Mcp(mcp) if mcp.path.as_ref() == Some(&call.path))
+        });
+        if mcp {
+            BodyNeed::Mcp { limit: 0 }
+        } else {
+            BodyNeed::Unread
+        }
+    }
+
     /// What must be read of a body before this call can be decided.
     #[must_use]
     pub fn body_need(&self, destination: &Destination, call: &HttpCall) -> BodyNeed {
-        if call.websocket || call.method != http::Method::POST {
+        if call.websocket {
             return BodyNeed::Unread;
+        }
+        if call.method != http::Method::POST {
+            return self.bodiless_need(destination, call);
         }
         let mut need = BodyNeed::Unread;
         for rule in self.allow.candidates(&destination.host, Some(&call.path)) {

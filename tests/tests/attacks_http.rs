@@ -512,10 +512,11 @@ fn an_upgrade_is_not_passed_on() {
         "H2C",
         "foo",
     ] {
-        faults.check(upgrade, || {
+        for connection in ["Upgrade, HTTP2-Settings", "keep-alive", "Upgrade"] {
+            faults.check(format!("{upgrade}, {connection}"), || {
             let mut tls = gate.tls(API)?;
             let watch = gate.watch();
-            let more = format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n");
+            let more = format!("Connection: {connection}\r\nUpgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n");
             // A denied upgrade to a WebSocket is as good as one that is ignored.
             let reply = one(ask(&mut tls, &request("POST", "/allowed/x", API, &format!("{more}Content-Length: 0\r\n")), 1)?)?;
             ensure!(reply.status == 200, "{reply:?}");
@@ -530,6 +531,7 @@ fn an_upgrade_is_not_passed_on() {
             ensure!(watch.requests().is_empty(), "frames arrived");
             Ok(())
         });
+        }
     }
     faults.none();
 }
