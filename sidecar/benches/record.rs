@@ -77,7 +77,7 @@ fn call(allow: bool) -> Decision {
 }
 
 /// One decision, as a call waits for it.
-#[divan::bench(args = PLACES, sample_count = 50, sample_size = 1000)]
+#[divan::bench(args = PLACES)]
 fn decision_written(bencher: Bencher<'_, '_>, place: Place) {
     let (_folder, ledger) = open(place, Durability::Written);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -89,7 +89,7 @@ fn decision_written(bencher: Bencher<'_, '_>, place: Place) {
 }
 
 /// A decision and its outcome: what a whole call costs.
-#[divan::bench(args = PLACES, sample_count = 50, sample_size = 1000)]
+#[divan::bench(args = PLACES)]
 fn decision_and_outcome_written(bencher: Bencher<'_, '_>, place: Place) {
     let (_folder, ledger) = open(place, Durability::Written);
     let call = call(true);
@@ -109,7 +109,7 @@ fn decision_and_outcome_written(bencher: Bencher<'_, '_>, place: Place) {
 }
 
 /// Denials in a flood, almost all of them counted only.
-#[divan::bench(sample_count = 50, sample_size = 1000)]
+#[divan::bench]
 fn denial_in_a_flood(bencher: Bencher<'_, '_>) {
     let (_folder, ledger) = open(Place::Tmpfs, Durability::Written);
     let call = call(false);

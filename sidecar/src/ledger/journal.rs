@@ -9,7 +9,6 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use nix::libc;
@@ -20,9 +19,6 @@ use super::line;
 /// The most that one write can leave torn: a full batch of outcomes and one line more.
 const MAX_TORN: u64 = 2 * 1024 * 1024;
 
-/// Looking at the file costs as much as writing to it: a busy gate looks once in this time.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-
 /// An open journal, proven up to its end.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -31,8 +27,6 @@ pub(super) struct Journal {
     len: u64,
     /// A failed write could not be taken back.
     soiled: bool,
-    /// When the file was last seen to be as this gate left it.
-    seen: Option<Instant>,
     chain: Chain,
 }
 
@@ -142,7 +136,6 @@ impl Journal {
             file: Arc::new(file),
             len,
             soiled: false,
-            seen: None,
             chain: Chain::genesis(),
         };
         let torn = journal.recover(path)?;
@@ -192,22 +185,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether the file is still there, and as this gate left it, or was a moment ago.
-    pub(super) fn is_own(&mut self) -> bool {
-        let now = Instant::now();
-        if self.soiled
+    /// Whether the file is still there, and as this gate left it.
+    pub(super) fn is_own(&self) -> bool {
+        self.soiled
             || self
-                .seen
-                .is_some_and(|seen| now.duration_since(seen) < LOOK_INTERVAL)
-        {
-            return true;
-        }
-        let own = self
-            .file
-            .metadata()
-            .is_ok_and(|meta| meta.nlink() == 1 && meta.len() == self.len);
-        self.seen = own.then_some(now);
-        own
+                .file
+                .metadata()
+                .is_ok_and(|meta| meta.nlink() == 1 && meta.len() == self.len)
     }
 
     /// Takes back what a failed write left.
