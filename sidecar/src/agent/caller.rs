@@ -30,7 +30,7 @@ struct Asking {
     sequence: u32,
 }
 
-/// `SOCK_DIAG_BY_FAMILY` and flags of linux/sock_diag.h and linux/netlink.h.
+/// `SOCK_DIAG_BY_FAMILY` and flags of `linux/sock_diag.h` and `linux/netlink.h`.
 const BY_FAMILY: u16 = 20;
 const REQUEST: u16 = 1;
 const ERROR: u16 = 2;
@@ -46,7 +46,7 @@ const PORTS: std::ops::Range<usize> = HEADER + 4..HEADER + 8;
 const OWNER: std::ops::Range<usize> = HEADER + 64..HEADER + 68;
 const INODE: std::ops::Range<usize> = HEADER + 68..HEADER + 72;
 
-/// `TCP_LISTEN` of net/tcp_states.h.
+/// `TCP_LISTEN` of `net/tcp_states.h`.
 const LISTENING: u8 = 10;
 
 const IPPROTO_TCP: u8 = 6;

@@ -213,10 +213,10 @@ impl Attempt {
             _ if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
                 Came::Through("was not refused")
             }
-            (Kind::Connect | Kind::Datagram, Errno::ECONNREFUSED) => Came::Refused,
-            // As the family and the back end have it.
+            (Kind::Connect, Errno::ECONNREFUSED) => Came::Refused,
+            // The send itself, or the answer to it, as the family and the back end have it.
             (
-                Kind::UdpLite,
+                Kind::Datagram | Kind::UdpLite,
                 Errno::EPERM | Errno::EACCES | Errno::EHOSTUNREACH | Errno::ECONNREFUSED,
             ) => Came::Refused,
             _ => Came::Through("failed in another way than by a refusal"),

@@ -17,7 +17,7 @@ use crate::support::{Confined, PROGRAM, Reach, udp};
 /// real one, which it may call by the name `$0.real`.
 fn init(pod: &Confined, nft: Option<&str>, prelude: &str, words: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
-    let mut script = String::from("set -e\n");
+    let mut script = "set -e\n".to_owned();
     if let Some(stand_in) = nft {
         let real = std::fs::canonicalize("/usr/sbin/nft").unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -29,13 +29,12 @@ fn init(pod: &Confined, nft: Option<&str>, prelude: &str, words: &str) -> Output
         .unwrap();
         let executable = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(path("nft"), executable).unwrap();
-        script.push_str(&format!(
-            "mount --bind {} /usr/sbin\n",
+        script = format!(
+            "{script}mount --bind {} /usr/sbin\n",
             folder.path().display()
-        ));
+        );
     }
-    script.push_str(prelude);
-    script.push_str(&format!("\n{PROGRAM} init {words}\n"));
+    script = format!("{script}{prelude}\n{PROGRAM} init {words}\n");
     pod.pod
         .inside
         .output("unshare", &["--mount", "sh", "-c", &script])

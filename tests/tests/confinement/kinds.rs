@@ -273,7 +273,7 @@ fn more_paths_of_a_connection_lead_to_the_gate(backend: Backend) {
                     .unwrap();
                 let (taken, _) = gate.accept().unwrap();
                 for _ in 0..20 {
-                    (&socket).send(MARKER).unwrap();
+                    socket.send(MARKER).unwrap();
                     std::io::Write::write_all(&mut &taken, b"gate").unwrap();
                     std::thread::sleep(Duration::from_millis(10));
                 }
