@@ -742,6 +742,49 @@ fn a_gate_that_is_not_confined_is_not_ready() {
     assert!(gate.log().contains("the self-test failed"));
 }
 
+/// A24: the pod is told to end, and the agent does not care.
+#[test]
+fn a_gate_that_is_told_to_stop_opens_nothing() {
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    let gate = Gate::with(exeat_tests::gate::POLICY, &["--grace-seconds", "2"]).unwrap();
+    // Held open for all of the grace.
+    let mut held = gate.connect(world(80)).unwrap();
+    held.write_all(b"POST /open/x HTTP/1.1\r\nHost: plain.exeat.test\r\nContent-Length: 9\r\n\r\n")
+        .unwrap();
+    drop(gate.capture.take());
+    let process = Pid::from_raw(i32::try_from(gate.process()).unwrap());
+    kill(process, Signal::SIGTERM).unwrap();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        gate.agent(|| {
+            for to in ["203.0.113.66:443", "[2001:db8::9]:443"] {
+                let to = to.parse::<std::net::SocketAddr>().unwrap();
+                if let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
+                    let _cut = stream.write_all(b"the agent's own words");
+                }
+                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let sent = UdpSocket::bind(any)
+                    .unwrap()
+                    .send_to(b"the agent's own words", to);
+                assert!(sent.is_err(), "{to}");
+            }
+        })
+        .unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let gone = gate.agent(|| {
+        TcpStream::connect_timeout(&"203.0.113.66:443".parse().unwrap(), Duration::from_secs(1))
+    });
+    assert!(gone.unwrap().is_err(), "somebody is still there");
+    for frame in gate.capture.take() {
+        assert!(!frame.holds(b"the agent's own words"), "{frame:?}");
+    }
+    gate.nothing_strayed().unwrap();
+}
+
 #[test]
 fn a_squatted_port_stops_the_start_and_opens_nothing() {
     // The agent is there first, on one of the gate's ports.
