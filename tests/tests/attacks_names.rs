@@ -580,6 +580,12 @@ fn a_flood_of_questions_is_bounded() {
         sent += 1;
     }
     assert!(gate.get(API, "/allowed/x").unwrap().status == 200 && sent > 1000);
+    // B6: names that the wildcard allows, each a message to the zone's owner, run into a budget.
+    let over = |record: &serde_json::Value| {
+        let name = record["dns"]["name"].as_str().unwrap_or_default();
+        record["decision"] == "deny" && name.ends_with(".wild.exeat.test")
+    };
+    assert!(gate.decisions().iter().any(over), "no budget for new names");
     let grown = gate.memory().unwrap().saturating_sub(before);
     assert!(
         grown < 48 << 20,
