@@ -393,7 +393,8 @@ fn signals_reach_the_command_and_the_gate_outlives_it() {
             assert!(
                 journal
                     .lines()
-                    .last()
+                    .rev()
+                    .nth(1) // the last one signs it
                     .unwrap()
                     .contains("exeat.journal.closed"),
                 "{user:?} {name}: {journal}"
@@ -848,6 +849,55 @@ fn a_replaced_credential_is_hidden_again() {
         stdout.read_to_string(&mut rest).unwrap();
         assert!(!rest.contains(SECRET), "{user:?}: {rest}");
         end(running);
+    }
+}
+
+/// In a folder of its own no moment is left between a new file and its cover.
+#[test]
+fn a_credential_replaced_in_a_folder_of_its_own_is_never_seen() {
+    for user in USERS {
+        let place = Place::new(user);
+        fs::create_dir(place.path("secrets")).unwrap();
+        place.write("secrets/token", SECRET);
+        place.give(&place.path("secrets"));
+        place.give(&place.path("secrets/token"));
+        let secrets = place.path("secrets");
+        let script = format!(
+            "import os, time\n\
+             end = time.time() + 3; seen = set(); tried = 0\n\
+             print('looking', flush=True)\n\
+             while time.time() < end:\n\
+             \x20 tried += 1\n\
+             \x20 for name in ('token', '.next'):\n\
+             \x20   try: seen.add(open('{0}/' + name).read())\n\
+             \x20   except OSError as e: seen.add(type(e).__name__)\n\
+             \x20 try: seen.update(os.listdir('{0}'))\n\
+             \x20 except OSError as e: seen.add(type(e).__name__)\n\
+             print(tried > 100, sorted(seen))",
+            secrets.display()
+        );
+        let mut outer = place.program(exeat());
+        outer.args(["run", "--credential"]);
+        outer.arg(format!("api={}", secrets.join("token").display()));
+        outer.args(["--", "python3", "-c", &script]);
+        let done = AtomicBool::new(false);
+        let output = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    fs::write(secrets.join(".next"), SECRET).unwrap();
+                    fs::rename(secrets.join(".next"), secrets.join("token")).unwrap();
+                }
+            });
+            let output = finish(&mut outer);
+            done.store(true, Ordering::Relaxed);
+            output
+        });
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(
+            stdout, "looking\nTrue ['PermissionError']\n",
+            "{user:?}: {stderr}"
+        );
+        assert!(!stdout.contains(SECRET));
     }
 }
 

@@ -4,7 +4,8 @@
 //! themselves, read-only. A covered name can't be removed or renamed, and neither can the folders
 //! above it: each is made a mount of its own, which the kernel holds fast. When someone outside
 //! replaces a covered file by renaming another over it, the kernel drops the cover with the old
-//! file; so the covers are looked after for as long as the command runs. In doubt (a cover that
+//! file; so the covers are looked after for as long as the command runs. A folder that has
+//! nothing but secrets in it is covered as a whole: what is renamed in it is never seen. In doubt (a cover that
 //! can't be laid) the command does not start, or is ended.
 
 use std::ffi::OsString;
@@ -12,7 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ const PRIVATE_SIZE: &std::ffi::CStr = c"size=32m,nr_inodes=64,mode=0755";
 /// The empty file that covers what is hidden. Nobody but root may open it, and that root has no
 /// capability left to do so.
 const NOTHING: &str = ".nothing";
+
+/// The empty folder that covers folders of secrets.
+const EMPTY: &str = ".empty";
 
 /// Devices that speak to something outside without a socket.
 const OUTWARD: &[&str] = &["/dev/vhost-net", "/dev/vhost-vsock", "/dev/vsock"];
@@ -85,6 +89,8 @@ pub(super) struct Plan {
     pub(super) private: PathBuf,
     /// Folders above the protected files, from the root downwards.
     pub(super) pinned: Vec<PathBuf>,
+    /// Folders of nothing but secrets: the command sees none of what is or comes into them.
+    pub(super) emptied: Vec<PathBuf>,
     /// Files that the command can't open.
     pub(super) hidden: Vec<PathBuf>,
     /// Files that the command can't change.
@@ -110,6 +116,9 @@ impl Plan {
         self.furnish()?;
         for folder in &self.pinned {
             mount_bind_recursive(folder, folder).map_err(failed("pinned", folder))?;
+        }
+        for folder in &self.emptied {
+            self.empty(folder)?;
         }
         for file in &self.hidden {
             self.hide(file)?;
@@ -143,6 +152,19 @@ impl Plan {
         let nothing = self.private.join(NOTHING);
         let nothing = fs::metadata(&nothing).map_err(failed("looked at", &nothing))?;
         let mut bare = Vec::new();
+        let empty = self.private.join(EMPTY);
+        let empty = fs::symlink_metadata(&empty).map_err(failed("looked at", &empty))?;
+        for folder in &self.emptied {
+            match fs::symlink_metadata(folder) {
+                Ok(found) if (found.dev(), found.ino()) == (empty.dev(), empty.ino()) => {}
+                Ok(_) => {
+                    again(folder, || self.empty(folder))?;
+                    bare.push(folder.clone());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed("looked at", folder)(error)),
+            }
+        }
         for file in &self.hidden {
             match fs::metadata(file) {
                 Ok(found) if (found.dev(), found.ino()) == (nothing.dev(), nothing.ino()) => {}
@@ -187,11 +209,17 @@ impl Plan {
             let mut nothing = OpenOptions::new();
             nothing.write(true).create_new(true).mode(0o000);
             nothing.open(private.join(NOTHING))?.flush()?;
+            let mut empty = fs::DirBuilder::new();
+            empty.mode(0o000).create(private.join(EMPTY))?;
             fs::create_dir(private.join(STAGE))
         };
         fill().map_err(failed("filled", private))?;
         mount_remount(private, flags | MountFlags::RDONLY, PRIVATE_SIZE)
             .map_err(failed("made read-only", private))
+    }
+
+    fn empty(&self, folder: &Path) -> Result<(), FilesError> {
+        mount_bind(self.private.join(EMPTY), folder).map_err(failed("hidden", folder))
     }
 
     fn hide(&self, file: &Path) -> Result<(), FilesError> {
@@ -255,7 +283,8 @@ impl Events {
         let mounts = File::open(table).map_err(failed("watched", table))?;
         let names = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
             .map_err(failed("watched", table))?;
-        for file in plan.hidden.iter().chain(&plan.read_only) {
+        let covered = plan.hidden.iter().chain(&plan.read_only);
+        for file in covered.chain(&plan.emptied) {
             let Some(folder) = file.parent() else {
                 continue;
             };

@@ -132,6 +132,10 @@ impl Prepared {
         if !self.audit.starts_with(self.private.path()) {
             hidden.push(fs::canonicalize(&self.audit)?);
         }
+        let mut emptied = self.folders_of_secrets();
+        emptied.sort();
+        emptied.dedup();
+        hidden.retain(|file| !emptied.iter().any(|folder| file.starts_with(folder)));
         hidden.sort();
         hidden.dedup();
         let mut read_only = [
@@ -144,11 +148,49 @@ impl Prepared {
         read_only.dedup();
         Ok(Plan {
             private,
-            pinned: pinned(hidden.iter().chain(&read_only)),
+            pinned: pinned(hidden.iter().chain(&read_only).chain(&emptied)),
+            emptied,
             hidden,
             read_only,
             replaced: self.places.replaced.clone(),
         })
+    }
+}
+
+// Whole folders that can be hidden.
+impl Prepared {
+    /// The folders of credentials that hold nothing else, names beginning with a dot aside (which is
+    /// how tools name a file before they rename it), and that nothing else needs.
+    fn folders_of_secrets(&self) -> Vec<PathBuf> {
+        let mut needed = vec![self.folder.clone(), std::env::temp_dir()];
+        needed.extend(std::env::home_dir());
+        needed.extend(
+            [
+                &self.policies[..],
+                &self.read_only[..],
+                &self.upstream_ca[..],
+            ]
+            .concat(),
+        );
+        needed.push(self.audit.clone());
+        needed.push(self.private.path().to_owned());
+        let secrets: Vec<&PathBuf> = self.credentials.values().collect();
+        let only_secrets = |folder: &Path| {
+            fs::read_dir(folder).is_ok_and(|mut entries| {
+                entries.all(|entry| {
+                    entry.is_ok_and(|entry| {
+                        entry.file_name().as_encoded_bytes().starts_with(b".")
+                            || secrets.iter().any(|secret| **secret == entry.path())
+                    })
+                })
+            })
+        };
+        let folders = secrets.iter().filter_map(|secret| secret.parent());
+        folders
+            .filter(|folder| !needed.iter().any(|path| path.starts_with(folder)))
+            .filter(|folder| only_secrets(folder))
+            .map(Path::to_owned)
+            .collect()
     }
 }
 
