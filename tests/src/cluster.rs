@@ -14,19 +14,17 @@ mod world;
 use std::{
     env,
     path::PathBuf,
-    sync::{OnceLock, atomic::{AtomicU32, Ordering}},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
 pub use self::{
-    agent::Agent,
-    collector::Collector,
-    images::Images,
-    kubectl::Kubectl,
-    node::Node,
-    world::World,
+    agent::Agent, collector::Collector, images::Images, kubectl::Kubectl, node::Node, world::World,
 };
 
 /// The cluster and all that stands around it.
@@ -107,7 +105,9 @@ impl Cluster {
             .map(|(key, value)| ((*key).to_owned(), (*value).into()))
             .collect();
         // Left from an earlier run on a cluster that stayed up.
-        let _absent = self.kubectl.run(&["delete", "namespace", &name, "--ignore-not-found"]);
+        let _absent = self
+            .kubectl
+            .run(&["delete", "namespace", &name, "--ignore-not-found"]);
         self.kubectl.apply(&serde_json::json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": labels},

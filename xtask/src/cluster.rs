@@ -23,7 +23,6 @@ pub(crate) use self::build::main as programs;
 use self::place::{LOCK, Place};
 use crate::shell::is_root;
 
-
 /// What `cargo xtask cluster` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -132,7 +131,8 @@ fn turn() -> Result<File> {
         .with_context(|| format!("could not open {LOCK}"))?;
     if lock.try_lock().is_err() {
         eprintln!("cluster: waiting for another one on this machine to end");
-        lock.lock().with_context(|| format!("could not lock {LOCK}"))?;
+        lock.lock()
+            .with_context(|| format!("could not lock {LOCK}"))?;
     }
     Ok(lock)
 }

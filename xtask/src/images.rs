@@ -55,15 +55,19 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     let program = |name: &str| stripped(&built.join(name), &out);
 
     let mut sidecar = Image::new("sidecar", SIDECAR_USER, &["/exeat-sidecar"]);
-    sidecar.tree.file("/exeat-sidecar", program("exeat-sidecar")?, 0o755);
+    sidecar
+        .tree
+        .file("/exeat-sidecar", program("exeat-sidecar")?, 0o755);
     contents::trust_roots(&mut sidecar.tree)?;
     let mut init = Image::new("init", "0:0", &["/exeat-init"]);
     init.tree.file("/exeat-init", program("exeat-init")?, 0o755);
     contents::packet_filters(&mut init.tree)?;
     let mut images = vec![sidecar, init];
     if root().join("operator").exists() {
-    let mut operator = Image::new("operator", OPERATOR_USER, &["/exeat-operator"]);
-    operator.tree.file("/exeat-operator", program("exeat-operator")?, 0o755);
+        let mut operator = Image::new("operator", OPERATOR_USER, &["/exeat-operator"]);
+        operator
+            .tree
+            .file("/exeat-operator", program("exeat-operator")?, 0o755);
         images.push(operator);
     }
     if arguments.tests {
@@ -119,7 +123,13 @@ fn build(arguments: &Arguments) -> Result<PathBuf> {
     run(cargo()
         .args(["build", "--locked", "--quiet", "--target", triple])
         .args(["--profile", &arguments.profile])
-        .args(["-p", "exeat-sidecar", "-p", "exeat-init", "--bins"]).args(operator.then_some(["-p", "exeat-operator"]).iter().flatten())
+        .args(["-p", "exeat-sidecar", "-p", "exeat-init", "--bins"])
+        .args(
+            operator
+                .then_some(["-p", "exeat-operator"])
+                .iter()
+                .flatten(),
+        )
         .env(flags, "-C target-feature=+crt-static"))?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     let folder = match arguments.profile.as_str() {

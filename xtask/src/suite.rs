@@ -72,8 +72,7 @@ fn without_cluster(rest: &[String]) -> Result<()> {
     for entry in fs::read_dir(root().join("tests/tests"))? {
         let path = entry?.path();
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        if path.extension().is_some_and(|extension| extension == "rs")
-            && !name.starts_with(CLUSTER)
+        if path.extension().is_some_and(|extension| extension == "rs") && !name.starts_with(CLUSTER)
         {
             programs.push(format!("--test={name}"));
         }

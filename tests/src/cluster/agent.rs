@@ -59,7 +59,12 @@ impl<'a> Agent<'a> {
     /// Starts one and waits until it is ready.
     pub fn start(cluster: &'a Cluster, pod: &Value) -> Result<Self> {
         cluster.kubectl.apply(pod)?;
-        let text = |name: &str| pod["metadata"][name].as_str().unwrap_or_default().to_owned();
+        let text = |name: &str| {
+            pod["metadata"][name]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
         let agent = Self::of(cluster, &text("namespace"), &text("name"));
         agent.ready()?;
         Ok(agent)
@@ -87,27 +92,48 @@ impl<'a> Agent<'a> {
             ensure!(ready, "{}", pod["status"]);
             Ok(())
         });
-        waited.map(drop).with_context(|| {
-            format!("{}\n{}", self.log("exeat-init"), self.log("exeat-sidecar"))
-        })
+        waited
+            .map(drop)
+            .with_context(|| format!("{}\n{}", self.log("exeat-init"), self.log("exeat-sidecar")))
     }
 
     /// The pod as the API server has it.
     pub fn get(&self) -> Result<Value> {
-        self.cluster.kubectl.get(&["pod", "-n", &self.namespace, &self.pod])
+        self.cluster
+            .kubectl
+            .get(&["pod", "-n", &self.namespace, &self.pod])
     }
 
     /// What a container of it said.
     #[must_use]
     pub fn log(&self, container: &str) -> String {
-        let words = ["logs", "-n", &self.namespace, &self.pod, "-c", container, "--tail=50"];
+        let words = [
+            "logs",
+            "-n",
+            &self.namespace,
+            &self.pod,
+            "-c",
+            container,
+            "--tail=50",
+        ];
         let said = self.cluster.kubectl.run(&words);
-        format!("{container}: {}", said.unwrap_or_else(|error| error.to_string()))
+        format!(
+            "{container}: {}",
+            said.unwrap_or_else(|error| error.to_string())
+        )
     }
 
     /// Runs something in the agent's container; what it printed, however it ended.
     pub fn exec(&self, words: &[&str]) -> Result<(bool, String)> {
-        let start = ["exec", "-n", &self.namespace, &self.pod, "-c", "agent", "--"];
+        let start = [
+            "exec",
+            "-n",
+            &self.namespace,
+            &self.pod,
+            "-c",
+            "agent",
+            "--",
+        ];
         let output = self.cluster.kubectl.output(&[&start, words].concat(), "")?;
         let said = [output.stdout, output.stderr].concat();
         Ok((
@@ -118,7 +144,8 @@ impl<'a> Agent<'a> {
 
     /// A Python program in the agent's container.
     pub fn python(&self, program: &str) -> Result<String> {
-        self.exec(&["/usr/bin/python3", "-c", program]).map(|(_, said)| said)
+        self.exec(&["/usr/bin/python3", "-c", program])
+            .map(|(_, said)| said)
     }
 
     /// curl in the agent's container.

@@ -30,14 +30,21 @@ impl Collector {
         let text = fs::read_to_string(&self.written).unwrap_or_default();
         let mut found = Vec::new();
         // The last line may still be being written.
-        for batch in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        for batch in text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        {
             let scopes = batch["resourceLogs"].as_array().into_iter().flatten();
             let records = scopes
                 .filter_map(|resource| resource["scopeLogs"].as_array())
                 .flatten()
                 .filter_map(|scope| scope["logRecords"].as_array())
                 .flatten();
-            found.extend(records.filter(|record| record.to_string().contains(holding)).cloned());
+            found.extend(
+                records
+                    .filter(|record| record.to_string().contains(holding))
+                    .cloned(),
+            );
         }
         Ok(found)
     }

@@ -71,7 +71,11 @@ impl Node {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.namespace));
         let built = self.bin.join(program);
-        command.arg(if built.exists() { built } else { program.into() });
+        command.arg(if built.exists() {
+            built
+        } else {
+            program.into()
+        });
         command
     }
 
@@ -96,7 +100,11 @@ impl Node {
             .args(words)
             .output()?;
         if !output.status.success() {
-            bail!("ctr {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "ctr {}: {}",
+                words.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -109,7 +117,13 @@ impl Node {
     }
 
     /// The process of a container, by what containerd knows of it.
-    pub fn process(&self, kubectl: &Kubectl, namespace: &str, pod: &str, container: &str) -> Result<u32> {
+    pub fn process(
+        &self,
+        kubectl: &Kubectl,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> Result<u32> {
         let pod = kubectl.get(&["pod", "-n", namespace, pod])?;
         let statuses = ["initContainerStatuses", "containerStatuses"]
             .into_iter()

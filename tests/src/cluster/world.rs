@@ -35,7 +35,12 @@ impl World {
         let upstream = program("exeat-test-upstream")?;
         let mut child = node
             .command(&upstream.display().to_string())
-            .args(["--address", &node.address, "--tls-port=443", "--plain-port=80"])
+            .args([
+                "--address",
+                &node.address,
+                "--tls-port=443",
+                "--plain-port=80",
+            ])
             .arg("--log")
             .arg(&log)
             .arg("--ca-out")
@@ -65,7 +70,10 @@ impl World {
         let mut found = Vec::new();
         for request in requests {
             let request = request?;
-            if request["path"].as_str().is_some_and(|path| path.starts_with(prefix)) {
+            if request["path"]
+                .as_str()
+                .is_some_and(|path| path.starts_with(prefix))
+            {
                 found.push(request);
             }
         }

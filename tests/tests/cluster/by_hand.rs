@@ -46,7 +46,11 @@ fn a_claim_from_a_warm_pool_is_governed_by_its_own_policy() {
     let cluster = cluster();
     let namespace = cluster.namespace("pool", &[]).unwrap();
     let kubectl = &cluster.kubectl;
-    let apply = |text: &str| kubectl.fed(&["apply", "-n", &namespace, "-f", "-"], text).unwrap();
+    let apply = |text: &str| {
+        kubectl
+            .fed(&["apply", "-n", &namespace, "-f", "-"], text)
+            .unwrap()
+    };
     apply(
         &json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "governed-agent-credentials"},
@@ -79,13 +83,17 @@ fn a_claim_from_a_warm_pool_is_governed_by_its_own_policy() {
         .collect();
     let pooled = pods["items"][0]["metadata"]["name"].as_str().unwrap();
     let unclaimed = Agent::of(cluster, &namespace, pooled);
-    let answer = unclaimed.curl(&["https://api.upstream.test/reports/pooled"]).unwrap();
+    let answer = unclaimed
+        .curl(&["https://api.upstream.test/reports/pooled"])
+        .unwrap();
     assert_ne!(answer.status, 200, "{answer:?}");
 
     apply(&deployed(cluster, "agent-sandbox/v1beta1/claim.yaml"));
     let bound = || -> Result<String> {
         let claim = kubectl.get(&["sandboxclaim", "-n", &namespace, "alice-42"])?;
-        let name = claim["status"]["sandbox"]["name"].as_str().unwrap_or_default();
+        let name = claim["status"]["sandbox"]["name"]
+            .as_str()
+            .unwrap_or_default();
         ensure!(!name.is_empty(), "{}", claim["status"]);
         Ok(name.to_owned())
     };
@@ -97,7 +105,10 @@ fn a_claim_from_a_warm_pool_is_governed_by_its_own_policy() {
         Ok(answer)
     })
     .unwrap();
-    eprintln!("the claim's policy allowed its first call {} ms after binding", took.as_millis());
+    eprintln!(
+        "the claim's policy allowed its first call {} ms after binding",
+        took.as_millis()
+    );
     assert!(answer.text.contains("\"signed_in\":true"), "{answer:?}");
     assert!(!answer.text.contains("a-secret-of-the-pool"), "{answer:?}");
     assert!(took < Duration::from_secs(4), "{took:?}");
@@ -108,17 +119,32 @@ fn a_claim_from_a_warm_pool_is_governed_by_its_own_policy() {
         assert_eq!(status["restartCount"], 0);
     }
     for (words, why) in [
-        (vec!["https://api.upstream.test/comments/1"], "a path of no rule"),
-        (vec!["-X", "DELETE", "https://api.upstream.test/reports/1"], "a method of no rule"),
-        (vec!["https://other.upstream.test/reports/1"], "a host of no rule"),
+        (
+            vec!["https://api.upstream.test/comments/1"],
+            "a path of no rule",
+        ),
+        (
+            vec!["-X", "DELETE", "https://api.upstream.test/reports/1"],
+            "a method of no rule",
+        ),
+        (
+            vec!["https://other.upstream.test/reports/1"],
+            "a host of no rule",
+        ),
     ] {
         let answer = agent.curl(&words).unwrap();
         assert!(matches!(answer.status, 0 | 403), "{why}: {answer:?}");
     }
-    assert_eq!(cluster.world.requests_to("/reports/pooled").unwrap().len(), 0);
+    assert_eq!(
+        cluster.world.requests_to("/reports/pooled").unwrap().len(),
+        0
+    );
     let seen = cluster.world.requests_to("/reports/claimed").unwrap();
     assert!(
-        seen.last().unwrap().to_string().contains("a-secret-of-the-pool"),
+        seen.last()
+            .unwrap()
+            .to_string()
+            .contains("a-secret-of-the-pool"),
         "{seen:?}"
     );
 }

@@ -71,7 +71,9 @@ pub(crate) fn main() -> Result<()> {
             &[&folder.join("go.mod")],
             || {
                 compiler()?;
-                eprintln!("cluster: building {module} (all take 22 processor minutes, the first time)");
+                eprintln!(
+                    "cluster: building {module} (all take 22 processor minutes, the first time)"
+                );
                 go(&folder, &place.bin, packages, linker)
             },
         )?;
@@ -100,7 +102,10 @@ fn go(folder: &Path, bin: &Path, packages: &[&str], linker: &str) -> Result<()> 
 
 /// The collector's own builder writes a program of the wanted parts, and compiles it.
 fn collector(place: &Place) -> Result<()> {
-    let (module, recipe) = (source("collector"), source("collector").join("builder.yaml"));
+    let (module, recipe) = (
+        source("collector"),
+        source("collector").join("builder.yaml"),
+    );
     step(
         "cluster-collector",
         &[&module.join("go.mod"), &recipe],
@@ -137,8 +142,8 @@ fn resources(place: &Place) -> Result<()> {
             place.resources.join("agent-sandbox"),
         );
         fs::create_dir_all(&to)?;
-        for entry in fs::read_dir(&from)
-            .with_context(|| format!("the module has no {}", from.display()))?
+        for entry in
+            fs::read_dir(&from).with_context(|| format!("the module has no {}", from.display()))?
         {
             let entry = entry?;
             fs::write(to.join(entry.file_name()), fs::read(entry.path())?)?;
@@ -149,7 +154,11 @@ fn resources(place: &Place) -> Result<()> {
 
 fn compiler() -> Result<()> {
     let Some(_) = find("go") else {
-        bail!("the cluster's programs are Go's\nhint: install Go {}.{} or newer", GO.0, GO.1);
+        bail!(
+            "the cluster's programs are Go's\nhint: install Go {}.{} or newer",
+            GO.0,
+            GO.1
+        );
     };
     let said = quietly(Command::new("go").args(["env", "GOVERSION"]))?;
     let mut numbers = said

@@ -30,7 +30,10 @@ pub(super) fn main(place: &Place) -> Result<()> {
     }
     if runs(place, "apiserver") && runs(place, "kubelet") {
         // Admission may be what stands in the way of ending pods.
-        let _best_effort = delete(place, "mutatingwebhookconfigurations,validatingwebhookconfigurations");
+        let _best_effort = delete(
+            place,
+            "mutatingwebhookconfigurations,validatingwebhookconfigurations",
+        );
         let _best_effort = delete(place, OWNERS);
     }
     // Whoever starts containers first, whoever holds them next.
@@ -75,8 +78,14 @@ fn containers(place: &Place) {
             break;
         }
         for container in left.lines() {
-            let _gone = quietly(&mut ctr(place, &["-n", "k8s.io", "tasks", "rm", "-f", container]));
-            let _gone = quietly(&mut ctr(place, &["-n", "k8s.io", "containers", "rm", container]));
+            let _gone = quietly(&mut ctr(
+                place,
+                &["-n", "k8s.io", "tasks", "rm", "-f", container],
+            ));
+            let _gone = quietly(&mut ctr(
+                place,
+                &["-n", "k8s.io", "containers", "rm", container],
+            ));
         }
     }
 }

@@ -28,7 +28,9 @@ struct Written {
 /// A command in the node's network namespace.
 pub(super) fn inside(program: impl Into<PathBuf>) -> Command {
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", netns())).arg(program.into());
+    command
+        .arg(format!("--net={}", netns()))
+        .arg(program.into());
     command
 }
 
@@ -45,7 +47,10 @@ pub(super) fn start(place: &Place, name: &str, program: &str, words: &[String]) 
     let child = inside(place.bin.join(program))
         .args(words)
         // containerd looks for its shim there, and the shim for runc.
-        .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", place.bin.display()))
+        .env(
+            "PATH",
+            format!("{}:{path}:/usr/sbin:/sbin", place.bin.display()),
+        )
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

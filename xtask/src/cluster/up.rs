@@ -184,7 +184,10 @@ fn control_plane(place: &Place) -> Result<()> {
         ),
     )?;
     until("the API server", PATIENCE, || {
-        ensure!(runs(place, "apiserver"), "it ended; see {state}/log/apiserver.log");
+        ensure!(
+            runs(place, "apiserver"),
+            "it ended; see {state}/log/apiserver.log"
+        );
         Ok(kubectl(place, &["get", "--raw", "/readyz"])?.contains("ok"))
     })?;
     launch(
@@ -227,19 +230,45 @@ fn node(place: &Place) -> Result<()> {
         fs::write(state.join(file), text)?;
     }
     let state = state.display();
-    launch(place, "containerd", "containerd", &format!("-c {state}/containerd.toml"))?;
-    launch(place, "coredns", "coredns", &format!("-conf {state}/Corefile"))?;
+    launch(
+        place,
+        "containerd",
+        "containerd",
+        &format!("-c {state}/containerd.toml"),
+    )?;
+    launch(
+        place,
+        "coredns",
+        "coredns",
+        &format!("-conf {state}/Corefile"),
+    )?;
     until("containerd", PATIENCE, || {
-        ensure!(runs(place, "containerd"), "it ended; see {state}/log/containerd.log");
+        ensure!(
+            runs(place, "containerd"),
+            "it ended; see {state}/log/containerd.log"
+        );
         quietly(&mut ctr(place, &["version"])).map(|_| true)
     })?;
     let archive = place.state.join("pause.tar");
     images::pause(&place.bin.join("pause"), &archive)?;
     let archive = archive.display().to_string();
-    quietly(&mut ctr(place, &["-n", "k8s.io", "images", "import", &archive]))?;
+    quietly(&mut ctr(
+        place,
+        &["-n", "k8s.io", "images", "import", &archive],
+    ))?;
     kubelet(place)?;
-    launch(place, "otelcol", "otelcol", &format!("--config {state}/otelcol.yaml"))?;
-    launch(place, "kube-proxy", "kube-proxy", &format!("--config {state}/proxy.yaml"))
+    launch(
+        place,
+        "otelcol",
+        "otelcol",
+        &format!("--config {state}/otelcol.yaml"),
+    )?;
+    launch(
+        place,
+        "kube-proxy",
+        "kube-proxy",
+        &format!("--config {state}/proxy.yaml"),
+    )
 }
 
 fn kubelet(place: &Place) -> Result<()> {
@@ -263,7 +292,13 @@ fn sandboxes(place: &Place) -> Result<()> {
     kubectl(place, &["create", "namespace", "agent-sandbox-system"])?;
     kubectl(
         place,
-        &["wait", "--for=condition=Established", "--timeout=60s", "-f", &folder],
+        &[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "-f",
+            &folder,
+        ],
     )?;
     launch(
         place,

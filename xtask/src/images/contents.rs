@@ -33,6 +33,17 @@ const FILTERS: [&str; 9] = [
     "ip6tables-legacy-save",
 ];
 
+/// The names that the filters print protocols by: without them rules are read back as numbers, and
+/// are not the ones that were written.
+const PROTOCOLS: &str = "icmp 1 ICMP
+igmp 2 IGMP
+tcp 6 TCP
+udp 17 UDP
+ipv6-icmp 58 IPv6-ICMP
+sctp 132 SCTP
+udplite 136 UDPLite
+";
+
 /// The matches and targets that the rules are made of: parts that iptables loads by name.
 const EXTENSIONS: [&str; 16] = [
     "libip6t_REJECT.so",
@@ -108,6 +119,7 @@ pub(super) fn packet_filters(tree: &mut Tree) -> Result<()> {
     for library in libraries {
         tree.take(&library)?;
     }
+    tree.file("/etc/protocols", PROTOCOLS.into(), 0o644);
     // For the lock of legacy iptables; a pod's own volume is mounted there.
     tree.folder("/run", 0o755);
     Ok(())
@@ -149,7 +161,11 @@ pub(super) fn agent(tree: &mut Tree) -> Result<()> {
         0o644,
     );
     tree.file("/etc/group", b"root:x:0:\nagent:x:1000:\n".to_vec(), 0o644);
-    tree.file("/etc/protocols", fs::read("/etc/protocols").unwrap_or_default(), 0o644);
+    tree.file(
+        "/etc/protocols",
+        fs::read("/etc/protocols").unwrap_or_default(),
+        0o644,
+    );
     tree.folder("/home/agent", 0o777);
     tree.folder("/tmp", 0o1777);
     Ok(())

@@ -11,10 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    tar,
-    tree::Tree,
-};
+use super::{tar, tree::Tree};
 
 /// An image to be written.
 #[derive(Debug)]
@@ -87,9 +84,13 @@ impl Image {
             "manifests": [named(&format!("{name}:{version}"), version), named(&reference, &manifest.digest)],
         }))?;
 
-        let blob = |blob: &Blob| format!("blobs/sha256/{}", blob.digest.trim_start_matches("sha256:"));
+        let blob =
+            |blob: &Blob| format!("blobs/sha256/{}", blob.digest.trim_start_matches("sha256:"));
         let bytes = tar::files(&[
-            ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#),
+            (
+                "oci-layout".to_owned(),
+                br#"{"imageLayoutVersion":"1.0.0"}"#,
+            ),
             ("index.json".to_owned(), &index),
             (blob(&manifest), &manifest.bytes),
             (blob(&config), &config.bytes),

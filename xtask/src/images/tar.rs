@@ -19,7 +19,9 @@ pub(super) fn layer(tree: &Tree) -> Result<Vec<u8>> {
     for (path, node) in tree.nodes() {
         let path = path.trim_start_matches('/');
         match node {
-            Node::Folder { mode } => entry(&mut archive, &format!("{path}/"), *mode, b'5', "", &[])?,
+            Node::Folder { mode } => {
+                entry(&mut archive, &format!("{path}/"), *mode, b'5', "", &[])?
+            }
             Node::File { mode, bytes } => entry(&mut archive, path, *mode, b'0', "", bytes)?,
             Node::Link { to } => entry(&mut archive, path, 0o777, b'2', to, &[])?,
         }
@@ -109,10 +111,18 @@ mod tests {
         tree.link("/sbin", "bin");
         let archive = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(archive.path(), layer(&tree).unwrap()).unwrap();
-        let output = Command::new("tar").arg("-tvf").arg(archive.path()).output().unwrap();
+        let output = Command::new("tar")
+            .arg("-tvf")
+            .arg(archive.path())
+            .output()
+            .unwrap();
         let listed = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{listed}");
-        for line in ["-rwxr-xr-x 0/0            1000 1970-01-01 00:00 bin/program", "sbin -> bin", long.trim_start_matches('/')] {
+        for line in [
+            "-rwxr-xr-x 0/0            1000 1970-01-01 00:00 bin/program",
+            "sbin -> bin",
+            long.trim_start_matches('/'),
+        ] {
             assert!(listed.contains(line), "`{line}` is not in:\n{listed}");
         }
     }

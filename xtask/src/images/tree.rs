@@ -45,7 +45,8 @@ impl Tree {
 
     pub(super) fn link(&mut self, path: &str, to: &str) {
         self.above(path);
-        self.0.insert(path.to_owned(), Node::Link { to: to.to_owned() });
+        self.0
+            .insert(path.to_owned(), Node::Link { to: to.to_owned() });
     }
 
     /// Takes a file or folder of this machine, without what is in the folder; says where it really is.
