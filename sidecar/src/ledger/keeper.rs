@@ -89,12 +89,16 @@ fn keep(shared: &Shared) {
             }
             continue;
         }
-        match flush.into_iter().chain(state.denials.due()).min() {
+        let due = flush.into_iter().chain(state.denials.due()).min();
+        state.keeper_due = due;
+        match due {
             Some(due) => {
                 shared.wake.wait_until(&mut state, due);
             }
             None => shared.wake.wait(&mut state),
         }
+        // Awake it looks at everything, and is told of what comes while it does not hold the lock.
+        state.keeper_due = None;
     }
 }
 
