@@ -231,13 +231,22 @@ impl Bundle {
 /// One object as a source that [`crate::check`] and [`compile`] take.
 #[must_use]
 pub fn source(object: &Value) -> Source {
-    let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+    let word = |of: &Value| of.as_str().unwrap_or_default().to_owned();
     let name = format!(
         "{}/{}",
-        text(&object["kind"]),
-        text(&object["metadata"]["name"])
+        word(&object["kind"]),
+        word(&object["metadata"]["name"])
     );
-    Source::new(name, format!("{object:#}"))
+    let mut text = String::new();
+    for c in format!("{object:#}").chars() {
+        // JSON lets these stand in a string, YAML does not.
+        if matches!(c, '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    Source::new(name, text)
 }
 
 fn objects(
