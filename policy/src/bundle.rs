@@ -240,8 +240,12 @@ pub fn source(object: &Value) -> Source {
     let mut text = String::new();
     for c in format!("{object:#}").chars() {
         // JSON lets these stand in a string, YAML does not.
-        if matches!(c, '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') {
-            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        if matches!(
+            c,
+            '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        ) {
+            let escape = format!("\\u{:04x}", u32::from(c));
+            text.push_str(&escape);
         } else {
             text.push(c);
         }

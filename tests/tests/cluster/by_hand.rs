@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use exeat_tests::cluster::{Agent, Cluster, cluster, eventually};
 use serde_json::{Value, json};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// What is under deploy/, with the digests of the images under test.
 fn deployed(cluster: &Cluster, file: &str) -> String {
@@ -72,7 +72,7 @@ fn a_claim_from_a_warm_pool_is_governed_by_its_own_policy() {
         ensure!(pool["status"]["readyReplicas"] == 2, "{}", pool["status"]);
         Ok(())
     };
-    let (_, took) = eventually("the pool to be ready", 2 * MINUTE, ready).unwrap();
+    let ((), took) = eventually("the pool to be ready", 2 * MINUTE, ready).unwrap();
     eprintln!("pool of 2 ready after {} ms", took.as_millis());
     let pods = kubectl.get(&["pods", "-n", &namespace]).unwrap();
     let before: Vec<String> = pods["items"]
