@@ -240,7 +240,10 @@ pub fn source(object: &Value) -> Source {
     let mut text = String::new();
     for c in format!("{object:#}").chars() {
         // JSON lets these stand in a string, YAML does not.
-        if matches!(c, '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') {
+        if matches!(
+            c,
+            '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        ) {
             text.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             text.push(c);
