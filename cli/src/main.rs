@@ -1,6 +1,7 @@
 //! `exeat`: run a command under the gate, check and explain policies, verify and read the trail.
 
 mod audit;
+mod crd;
 mod policy;
 mod run;
 
@@ -19,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Run a command with the gate as its only way out
     Run(run::Arguments),
+    /// Print the custom resource definitions of ToolPolicy and ClusterToolPolicy
+    Crd,
     /// Check and explain policies
     #[command(subcommand)]
     Policy(policy::Command),
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(arguments) => match arguments.command {
             Command::Run(arguments) => run::main(&arguments),
+            Command::Crd => crd::main(),
             Command::Policy(command) => policy::main(command),
             Command::Audit(command) => audit::main(command),
             Command::Stage(arguments) => run::stage::main(&arguments),

@@ -15,6 +15,7 @@ mod tcp;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub(crate) use mcp::METHODS;
 pub(crate) use selector::Selector;
 
 use crate::limits::{MAX_OBJECT_NAME, MAX_RULES};

@@ -12,6 +12,7 @@ pub mod body;
 pub mod bundle;
 pub mod call;
 pub mod check;
+pub mod crd;
 pub mod credential;
 pub mod diagnostics;
 pub mod host;

@@ -11,6 +11,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) use fields::seen_fields;
 pub(crate) use fields::{Fields, suggest};
 pub(crate) use span::Span;
 

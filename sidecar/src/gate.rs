@@ -34,6 +34,7 @@ use crate::{
         metrics::Metrics,
         reload::{Labels, Policies, PolicyError, PolicySource},
         selftest::{self, SelfTest},
+        status::Status,
         watch::Watch,
     },
     upstream::{
@@ -226,6 +227,7 @@ impl Gate {
         )?);
         let tls = UpstreamTls::new(&settings.upstream_ca)?;
         let authority = Arc::new(Authority::generate()?);
+        let status = Status::new(&credentials, settings.principal.uid.as_deref());
         let ledger = Arc::new(Ledger::open(settings.journal, settings.principal)?);
         if let Some(otlp) = settings.otlp {
             let collector = ExportConfig::new(&otlp, None, None)?;
@@ -255,7 +257,13 @@ impl Gate {
         });
         let self_test = settings.self_test.then(|| listeners.self_test());
         let gate = Self {
-            health: Health::new(&pod.policies, &pod.ledger, &pod.metrics, self_test.clone()),
+            health: Health::new(
+                &pod.policies,
+                &pod.ledger,
+                &pod.metrics,
+                self_test.clone(),
+                Some(status),
+            ),
             pod,
             connections: Arc::new(Semaphore::new(settings.connection_limit)),
             connection_limit: settings.connection_limit,

@@ -7,4 +7,5 @@ pub mod held;
 pub mod metrics;
 pub mod reload;
 pub mod selftest;
+pub mod status;
 pub mod watch;

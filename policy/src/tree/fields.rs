@@ -33,6 +33,8 @@ impl<'n> Fields<'n> {
             );
             return None;
         };
+        #[cfg(test)]
+        note_fields(&node.span, known);
         for (key, _) in entries {
             let Some(name) = key.text(file, "a key") else {
                 continue;
@@ -151,6 +153,31 @@ impl<'n> Fields<'n> {
     pub(crate) fn span(&self) -> &'n Span {
         self.span
     }
+}
+
+/// For the test that compares the reader with the schema: which fields were known where.
+#[cfg(test)]
+type Seen = std::collections::BTreeMap<String, std::collections::BTreeSet<String>>;
+
+#[cfg(test)]
+thread_local! {
+    static SEEN: std::cell::RefCell<Seen> = const { std::cell::RefCell::new(Seen::new()) };
+}
+
+#[cfg(test)]
+fn note_fields(span: &Span, known: &[&str]) {
+    let way = span.field.to_string();
+    let way: String = way.chars().filter(|c| !c.is_ascii_digit()).collect();
+    SEEN.with_borrow_mut(|seen| {
+        let fields = seen.entry(way).or_default();
+        fields.extend(known.iter().map(|name| (*name).to_owned()));
+    });
+}
+
+/// What was noted on this thread since the last call.
+#[cfg(test)]
+pub(crate) fn seen_fields() -> Seen {
+    SEEN.take()
 }
 
 /// The nearest of some words, or all of them where none is near.

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use super::metrics::{ExportFacts, Facts, Metrics};
 use super::reload::{Policies, PolicyState};
 use super::selftest::SelfTest;
+use super::status::{self, Status, StatusError};
 use crate::ledger::Ledger;
 
 pub use ask::{AskError, ask};
@@ -65,6 +66,7 @@ pub struct Health {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     self_test: Option<Arc<SelfTest>>,
+    status: Option<Status>,
     phase: AtomicU8,
 }
 
@@ -97,12 +99,14 @@ impl Health {
         ledger: &Arc<Ledger>,
         metrics: &Arc<Metrics>,
         self_test: Option<Arc<SelfTest>>,
+        status: Option<Status>,
     ) -> Arc<Self> {
         Arc::new(Self {
             policies: Arc::clone(policies),
             ledger: Arc::clone(ledger),
             metrics: Arc::clone(metrics),
             self_test,
+            status,
             phase: AtomicU8::new(STARTING),
         })
     }
@@ -144,6 +148,26 @@ impl Health {
         self.self_test.as_ref().is_some_and(|test| !test.passed())
     }
 
+    fn signed_status(&self, query: Option<&str>) -> (StatusCode, &'static str, String) {
+        let self_test = self.self_test.as_deref();
+        let answer = self
+            .status
+            .as_ref()
+            .map_or(Err(StatusError::NoKey), |status| {
+                status.answer(query, &self.policies, &self.ledger, self_test)
+            });
+        match answer {
+            Ok(text) => (StatusCode::OK, "application/json", text),
+            Err(error) => {
+                let status = match error {
+                    StatusError::Nonce => StatusCode::BAD_REQUEST,
+                    StatusError::NoKey => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                (status, "text/plain; charset=utf-8", format!("{error}\n"))
+            }
+        }
+    }
+
     fn facts(&self) -> Facts {
         let status = self.policies.status();
         let lost = self.ledger.lost();
@@ -164,7 +188,12 @@ impl Health {
         }
     }
 
-    fn page(&self, method: &Method, path: &str) -> (StatusCode, &'static str, String) {
+    fn page(
+        &self,
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+    ) -> (StatusCode, &'static str, String) {
         const TEXT: &str = "text/plain; charset=utf-8";
         const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
         if method != Method::GET && method != Method::HEAD {
@@ -180,6 +209,9 @@ impl Health {
                 PROMETHEUS,
                 self.metrics.render(&self.facts()),
             );
+        }
+        if path == status::PATH {
+            return self.signed_status(query);
         }
         let stages = [Stage::Started, Stage::Live, Stage::Ready];
         match stages.into_iter().find(|stage| stage.path() == path) {
@@ -220,7 +252,10 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>) {
 
 async fn converse(stream: TcpStream, health: &Health) -> Result<(), hyper::Error> {
     let service = service_fn(|request: Request<Incoming>| {
-        let (status, kind, text) = health.page(request.method(), request.uri().path());
+        let (status, kind, text) = {
+            let uri = request.uri();
+            health.page(request.method(), uri.path(), uri.query())
+        };
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use exeat_policy::{Plan, compile};
+use exeat_policy::Plan;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::watch::{Watch, watch};
-use source::{Content, Held};
+use source::{Content, Held, Written};
 
 pub use source::SourceError;
 
@@ -66,10 +66,21 @@ pub struct PolicyStatus {
     pub digest: String,
     /// How many files it is made of.
     pub sources: usize,
+    /// The operator's bundle that it was compiled from, if it was.
+    pub bundle: Option<BundleId>,
     /// Whether that is what the files say.
     pub state: PolicyState,
     /// Since when.
     pub since: SystemTime,
+}
+
+/// One bundle of the operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleId {
+    /// It only grows.
+    pub generation: u64,
+    /// `sha256:…` of what it says.
+    pub digest: String,
 }
 
 /// How the plan in force relates to the files.
@@ -177,18 +188,29 @@ impl Policies {
         seen.fingerprint = Some(fingerprint);
         let next = seen.last_generation + 1;
         match content {
-            Ok(Some(content)) => match compile(&content.sources, content.labels.as_ref(), next) {
-                Ok(plan) if self.is_in_force(&plan, next) => self.stands(PolicyState::Enforcing),
-                Ok(plan) => {
-                    seen.last_generation = next;
-                    self.enforce(plan, content.sources.len(), PolicyState::Enforcing);
+            Ok(Some(content)) => {
+                let bundle = content.bundle();
+                if let Some(problem) = self.is_older(bundle.as_ref()) {
+                    self.keep(&mut seen, problem);
+                    return;
                 }
-                Err(problem) => self.keep(&mut seen, problem.to_string()),
-            },
+                match content.policies.compile(content.labels.as_ref(), next) {
+                    Ok(plan) if self.is_in_force(&plan, next) => {
+                        self.status.send_modify(|status| status.bundle = bundle);
+                        self.stands(PolicyState::Enforcing);
+                    }
+                    Ok(plan) => {
+                        seen.last_generation = next;
+                        let count = content.policies.count();
+                        self.enforce(plan, count, bundle, PolicyState::Enforcing);
+                    }
+                    Err(problem) => self.keep(&mut seen, problem.to_string()),
+                }
+            }
             Ok(None) => {
                 seen.last_generation = next;
                 let state = PolicyState::DenyAll(held.gone());
-                self.enforce(Plan::deny_all(next), 0, state);
+                self.enforce(Plan::deny_all(next), 0, None, state);
             }
             Err(problem) => self.keep(&mut seen, problem.to_string()),
         }
@@ -199,6 +221,7 @@ impl Policies {
             generation: plan.generation(),
             digest: plan.digest().to_owned(),
             sources: 0,
+            bundle: None,
             state: match held {
                 None => PolicyState::Enforcing,
                 Some(_) => PolicyState::DenyAll("no policy has been read yet".to_owned()),
@@ -224,11 +247,24 @@ impl Policies {
         next > 1 && !denying && self.current.load().digest() == plan.digest()
     }
 
-    fn enforce(&self, plan: Plan, sources: usize, state: PolicyState) {
+    /// A bundle from before the one in force: someone, or a slow node, would take policies back.
+    fn is_older(&self, bundle: Option<&BundleId>) -> Option<String> {
+        let status = self.status.borrow();
+        let (new, old) = (bundle?, status.bundle.as_ref()?);
+        (new.generation < old.generation).then(|| {
+            format!(
+                "the bundle is of generation {}, older than {}, which is in force",
+                new.generation, old.generation
+            )
+        })
+    }
+
+    fn enforce(&self, plan: Plan, sources: usize, bundle: Option<BundleId>, state: PolicyState) {
         let status = PolicyStatus {
             generation: plan.generation(),
             digest: plan.digest().to_owned(),
             sources,
+            bundle,
             state,
             since: SystemTime::now(),
         };
@@ -251,6 +287,7 @@ impl Policies {
             self.enforce(
                 Plan::deny_all(1),
                 0,
+                None,
                 PolicyState::KeptLastGood(problem.clone()),
             );
         }
@@ -272,6 +309,20 @@ impl Policies {
     }
 }
 
+// === impl Content ===
+
+impl Content {
+    fn bundle(&self) -> Option<BundleId> {
+        match &self.policies {
+            Written::Sources(_) => None,
+            Written::Bundle(bundle) => Some(BundleId {
+                generation: bundle.generation(),
+                digest: bundle.digest().to_owned(),
+            }),
+        }
+    }
+}
+
 /// Tells one state of the files from another.
 fn fingerprint(content: &Result<Option<Content>, SourceError>) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -283,9 +334,17 @@ fn fingerprint(content: &Result<Option<Content>, SourceError>) -> [u8; 32] {
         Err(problem) => add(&problem.to_string()),
         Ok(None) => add("none"),
         Ok(Some(content)) => {
-            for source in &content.sources {
-                add(&source.name);
-                add(&source.text);
+            match &content.policies {
+                Written::Sources(sources) => {
+                    for source in sources {
+                        add(&source.name);
+                        add(&source.text);
+                    }
+                }
+                Written::Bundle(bundle) => {
+                    add(&bundle.generation().to_string());
+                    add(bundle.digest());
+                }
             }
             for (key, value) in content.labels.iter().flatten() {
                 add(key);

@@ -46,7 +46,7 @@ pub fn authorize(
         None => None,
         Some(credential) => Some(Injection {
             secret: credentials
-                .get(&credential.name)
+                .of(&permit.grant().policy, &credential.name)
                 .map_err(|error| unavailable(error.to_string()))?,
             credential: Arc::clone(credential),
         }),

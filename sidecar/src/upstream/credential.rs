@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use aws_lc_rs::hmac;
+use exeat_policy::credential::key;
+use exeat_policy::status::KEY_FILE;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use zeroize::Zeroizing;
 
@@ -40,6 +43,8 @@ pub struct Credentials {
     folder: Option<Folder>,
     files: BTreeMap<String, HeldFile>,
     loaded: ArcSwap<Loaded>,
+    /// What signs the gate's answers about itself. Never a credential.
+    status_key: ArcSwapOption<hmac::Key>,
     next_version: AtomicU64,
 }
 
@@ -141,6 +146,7 @@ impl Credentials {
             folder,
             files,
             loaded: ArcSwap::default(),
+            status_key: ArcSwapOption::empty(),
             next_version: AtomicU64::new(1),
         };
         credentials.reload();
@@ -156,6 +162,23 @@ impl Credentials {
                 folder: self.folder.as_ref().map(|folder| folder.path().to_owned()),
             }),
         }
+    }
+
+    /// The secret of a policy's credential: in the pod's own Secret it has the policy's name before
+    /// its own, in one that was mounted by hand it may stand alone. `policy` may have its namespace
+    /// before it.
+    pub fn of(&self, policy: &str, name: &str) -> Result<Arc<Secret>, CredentialError> {
+        let policy = policy.rsplit('/').next().unwrap_or(policy);
+        match self.loaded.load().get(&key(policy, name)) {
+            Some(result) => result.clone(),
+            None => self.get(name),
+        }
+    }
+
+    /// What signs the gate's answers about itself, if the folder holds such a key.
+    #[must_use]
+    pub fn status_key(&self) -> Option<Arc<hmac::Key>> {
+        self.status_key.load_full()
     }
 
     /// Why secrets that have a file can't be used, for people.
@@ -220,8 +243,9 @@ impl Credentials {
                 Vec::new()
             });
             let plain = names.iter().filter_map(|name| name.to_str());
+            self.status_key.store(read_status_key(folder).map(Arc::new));
             for name in plain
-                .filter(|name| !name.starts_with('.'))
+                .filter(|name| !name.starts_with('.') && *name != KEY_FILE)
                 .take(MAX_SECRETS)
             {
                 let read = folder.read(OsStr::new(name), MAX_SECRET_BYTES);
@@ -238,6 +262,31 @@ impl Credentials {
         }
         all
     }
+}
+
+/// A key of 32 bytes in hexadecimal, or none: without one, no answer is signed.
+fn read_status_key(folder: &Folder) -> Option<hmac::Key> {
+    let read = folder.read(OsStr::new(KEY_FILE), MAX_SECRET_BYTES);
+    let raw = match read {
+        Ok(raw) => Zeroizing::new(raw),
+        Err(error) => {
+            if !error.is_missing() {
+                tracing::warn!(%error, "the key for status answers cannot be read; none is given");
+            }
+            return None;
+        }
+    };
+    let text = std::str::from_utf8(&raw).ok()?.trim_end();
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    let fits = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if !fits {
+        tracing::warn!("`{KEY_FILE}` is not 32 bytes in hexadecimal; no status answer is given");
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(hmac::Key::new(hmac::HMAC_SHA256, &*bytes))
 }
 
 fn found(

@@ -26,7 +26,7 @@ async fn bed() -> Bed {
     };
     let ledger = Arc::new(Ledger::open(config, Principal::default()).unwrap());
     let policies = Policies::fixed(Plan::deny_all(5));
-    let health = Health::new(&policies, &ledger, &Arc::default(), None);
+    let health = Health::new(&policies, &ledger, &Arc::default(), None, None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, Arc::clone(&health)));
@@ -165,4 +165,67 @@ async fn silence_holds_no_place_for_long() {
     assert!(probe(bed.at, Stage::Live).await.is_err());
     tokio::time::sleep(HEAD_PATIENCE + Duration::from_millis(500)).await;
     assert_eq!(probe(bed.at, Stage::Live).await, Ok(()));
+}
+
+#[tokio::test]
+async fn status_is_signed_over_the_nonce_and_needs_a_key() {
+    use aws_lc_rs::hmac;
+    let dir = tempfile::tempdir().unwrap();
+    let config = JournalConfig {
+        path: dir.path().join("journal"),
+        durability: Durability::Written,
+        max_bytes: 1 << 20,
+    };
+    let ledger = Arc::new(Ledger::open(config, Principal::default()).unwrap());
+    let policies = Policies::fixed(Plan::deny_all(5));
+    let folder = dir.path().join("credentials");
+    std::fs::create_dir(&folder).unwrap();
+    let credentials = crate::upstream::credential::Credentials::new(
+        Some(folder.clone()),
+        std::collections::BTreeMap::new(),
+    );
+    let credentials = Arc::new(credentials.unwrap());
+    let status = Status::new(&credentials, Some("uid-1"));
+    let health = Health::new(&policies, &ledger, &Arc::default(), None, Some(status));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, health));
+    let nonce = "0123456789abcdef0123456789abcdef";
+    let path = format!("/status?nonce={nonce}");
+    assert!(get(at, &path).await.contains(" 503 "));
+
+    // The Secret comes after the start.
+    std::fs::write(folder.join("status-key"), "00".repeat(31) + "01").unwrap();
+    credentials.reload();
+    assert!(credentials.get("status-key").is_err());
+    for bad in [
+        "/status",
+        "/status?nonce=ab",
+        "/status?nonce=0123456789abcdef0123456789abcdeg",
+    ] {
+        assert!(get(at, bad).await.contains(" 400 "), "{bad}");
+    }
+    let answer = get(at, &path).await;
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    let (text, mac) = body.split_once(",\"mac\":\"").unwrap();
+    let mut bytes = [0_u8; 32];
+    bytes[31] = 1;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+    let made: String = hmac::sign(&key, format!("{text}}}").as_bytes())
+        .as_ref()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    assert_eq!(mac, format!("{made}\"}}"));
+    let value: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(value["nonce"], nonce);
+    assert_eq!(value["pod_uid"], "uid-1");
+    assert_eq!(value["self_test"]["passed"], false);
+    assert_eq!(value["bundle"], serde_json::Value::Null);
+    assert_eq!(value["journal"]["writable"], true);
+
+    // Another key, another code, without a restart.
+    std::fs::write(folder.join("status-key"), "00".repeat(32)).unwrap();
+    credentials.reload();
+    assert!(!get(at, &path).await.contains(mac));
 }

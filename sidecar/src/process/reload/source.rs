@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use exeat_policy::Source;
+use exeat_policy::bundle::{self, Bundle, BundleError};
+use exeat_policy::{Diagnostics, Plan, Source, compile};
+use flate2::read::GzDecoder;
 
 use super::{Labels, PolicySource, labels};
 use crate::process::held::{Folder, HeldFile, ReadError};
@@ -47,6 +50,25 @@ pub enum SourceError {
         /// Which line, from one.
         line: usize,
     },
+    /// The operator's bundle can't be used.
+    #[error("`{}` cannot be used: {cause}", path.display())]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: BundleError,
+    },
+    /// It is no gzip, or one that would unpack to more than any bundle is.
+    #[error("`{}` cannot be unpacked: {cause}", path.display())]
+    Unpack {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Both of the operator's making and by hand: which of them counts, nobody said.
+    #[error("`{}` holds a bundle and policy files; remove one of them", .0.display())]
+    Both(PathBuf),
     /// There is nothing to read a policy from.
     #[error("{0}")]
     NoPolicy(String),
@@ -66,8 +88,45 @@ enum HeldPolicies {
 
 /// What the files said at one moment.
 pub(super) struct Content {
-    pub(super) sources: Vec<Source>,
+    pub(super) policies: Written,
     pub(super) labels: Option<BTreeMap<String, String>>,
+}
+
+/// Policies as they were found.
+pub(super) enum Written {
+    /// Files.
+    Sources(Vec<Source>),
+    /// The operator's bundle, checked.
+    Bundle(Bundle),
+}
+
+// === impl Written ===
+
+impl Written {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Sources(sources) => sources.iter().all(|source| source.text.trim().is_empty()),
+            Self::Bundle(_) => false,
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Sources(sources) => sources.len(),
+            Self::Bundle(bundle) => bundle.policies().len() + bundle.guardrails().len(),
+        }
+    }
+
+    pub(super) fn compile(
+        &self,
+        labels: Option<&BTreeMap<String, String>>,
+        generation: u64,
+    ) -> Result<Plan, Diagnostics> {
+        match self {
+            Self::Sources(sources) => compile(sources, labels, generation),
+            Self::Bundle(bundle) => bundle.compile(labels, generation),
+        }
+    }
 }
 
 // === impl Held ===
@@ -93,15 +152,15 @@ impl Held {
 
     /// The policies and labels as they are now; `None` if there is no policy.
     pub(super) fn read(&self) -> Result<Option<Content>, SourceError> {
-        let sources = match &self.policies {
-            HeldPolicies::Files(files) => from_files(files)?,
+        let policies = match &self.policies {
+            HeldPolicies::Files(files) => Written::Sources(from_files(files)?),
             HeldPolicies::Directory(folder) => from_folder(folder)?,
         };
-        if sources.iter().all(|source| source.text.trim().is_empty()) {
+        if policies.is_empty() {
             return Ok(None);
         }
         let labels = self.read_labels()?;
-        Ok(Some(Content { sources, labels }))
+        Ok(Some(Content { policies, labels }))
     }
 
     /// Where to look for changes.
@@ -175,7 +234,7 @@ fn from_files(files: &[HeldFile]) -> Result<Vec<Source>, SourceError> {
 
 /// The policies of a folder. Where kubelet keeps it, `..data` is read once and everything behind it,
 /// so that what is read is never half of a swap.
-fn from_folder(folder: &Folder) -> Result<Vec<Source>, SourceError> {
+fn from_folder(folder: &Folder) -> Result<Written, SourceError> {
     let data = match folder.enter(OsStr::new(KUBELET_DATA)) {
         Ok(data) => Some(data),
         Err(error) if error.is_missing() => None,
@@ -184,7 +243,14 @@ fn from_folder(folder: &Folder) -> Result<Vec<Source>, SourceError> {
     let inner = data.as_ref().unwrap_or(folder);
     let mut sources = Vec::new();
     let mut total = 0;
-    for name in inner.names()? {
+    let names = inner.names()?;
+    if names.iter().any(|name| name == bundle::FILE_NAME) {
+        if names.iter().any(|name| is_policy(name)) {
+            return Err(SourceError::Both(folder.path().to_owned()));
+        }
+        return from_bundle(inner, &folder.path().join(bundle::FILE_NAME));
+    }
+    for name in names {
         if !is_policy(&name) {
             continue;
         }
@@ -196,7 +262,29 @@ fn from_folder(folder: &Folder) -> Result<Vec<Source>, SourceError> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(sources)
+    Ok(Written::Sources(sources))
+}
+
+/// The operator's bundle. What it unpacks to is counted while it is unpacked: a few kilobytes of gzip
+/// can hold gigabytes.
+fn from_bundle(folder: &Folder, shown: &Path) -> Result<Written, SourceError> {
+    let packed = folder.read(OsStr::new(bundle::FILE_NAME), MAX_FILE_BYTES)?;
+    let most = u64::try_from(bundle::MAX_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed.as_slice())
+        .take(most.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| SourceError::Unpack {
+            path: shown.to_owned(),
+            cause: error.to_string(),
+        })?;
+    match Bundle::read(&bytes) {
+        Ok(bundle) => Ok(Written::Bundle(bundle)),
+        Err(cause) => Err(SourceError::Bundle {
+            path: shown.to_owned(),
+            cause,
+        }),
+    }
 }
 
 fn push(

@@ -258,3 +258,121 @@ fn a_policy_beyond_measure_is_refused() {
     let status = policies.status().to_string();
     assert!(status.contains("larger than"), "{status}");
 }
+
+/// As the operator writes it.
+fn packed(generation: u64, host: &str) -> Vec<u8> {
+    use std::io::Write as _;
+    let policy = serde_json::json!({
+        "apiVersion": "exeat.dev/v1alpha1", "kind": "ToolPolicy",
+        "metadata": {"name": "p", "namespace": "agents"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "x"}},
+            "tools": [{"name": "a", "http": {"hosts": [host]}}],
+        },
+    });
+    let bundle = exeat_policy::Bundle::new("agents", generation, vec![policy], Vec::new()).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&bundle.to_bytes()).unwrap();
+    gzip.finish().unwrap()
+}
+
+fn swap_bundle(at: &Path, version: &str, bytes: &[u8]) {
+    swap(at, version, &[]);
+    fs::write(at.join(version).join("bundle.json.gz"), bytes).unwrap();
+}
+
+fn from_bundle(at: &Path) -> Arc<Policies> {
+    let labels = Labels {
+        given: Some(BTreeMap::from([("app".to_owned(), "x".to_owned())])),
+        file: None,
+    };
+    Policies::open(&PolicySource::Directory(at.to_owned()), labels).unwrap()
+}
+
+#[test]
+fn an_older_bundle_is_refused_and_a_broken_one_keeps_the_last_good() {
+    let dir = tempfile::tempdir().unwrap();
+    swap_bundle(dir.path(), "..1", &packed(5, "five.example"));
+    let policies = from_bundle(dir.path());
+    let generation = |status: &PolicyStatus| status.bundle.as_ref().map(|b| b.generation);
+    assert_eq!(policies.status().state, PolicyState::Enforcing);
+    assert_eq!(generation(&policies.status()), Some(5));
+    assert!(resolves(&policies, "five.example"));
+
+    swap_bundle(dir.path(), "..2", &packed(4, "four.example"));
+    policies.look();
+    let PolicyState::KeptLastGood(problem) = policies.status().state else {
+        panic!("{}", policies.status());
+    };
+    assert!(problem.contains("generation 4, older than 5"), "{problem}");
+    assert!(resolves(&policies, "five.example") && !resolves(&policies, "four.example"));
+
+    // A generation later with the same policies: nothing is swapped, and the status follows.
+    swap_bundle(dir.path(), "..3", &packed(6, "five.example"));
+    policies.look();
+    assert_eq!(policies.status().state, PolicyState::Enforcing);
+    assert_eq!(generation(&policies.status()), Some(6));
+    assert_eq!(policies.current().generation(), 1);
+
+    let good = packed(7, "seven.example");
+    let mut other = good.clone();
+    other.truncate(good.len() / 2);
+    let bomb = {
+        use std::io::Write as _;
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        for _ in 0..64 {
+            gzip.write_all(&[b' '; 1 << 20]).unwrap();
+        }
+        gzip.finish().unwrap()
+    };
+    for (at, bad) in [other, bomb, b"no gzip".to_vec(), Vec::new()]
+        .iter()
+        .enumerate()
+    {
+        swap_bundle(dir.path(), &format!("..bad{at}"), bad);
+        policies.look();
+        let state = policies.status().state;
+        assert!(
+            matches!(state, PolicyState::KeptLastGood(_)),
+            "{at}: {state:?}"
+        );
+        assert_eq!(generation(&policies.status()), Some(6));
+        assert!(resolves(&policies, "five.example"));
+    }
+
+    swap(dir.path(), "..gone", &[]);
+    policies.look();
+    assert!(matches!(policies.status().state, PolicyState::DenyAll(_)));
+    assert_eq!(policies.status().bundle, None);
+    assert!(!resolves(&policies, "five.example"));
+}
+
+#[tokio::test]
+async fn a_claims_label_selects_a_policy_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let info = tempfile::tempdir().unwrap();
+    swap_bundle(dir.path(), "..1", &packed(1, "claimed.example"));
+    swap(info.path(), "..1", &[("labels", "pool=\"warm\"")]);
+    let labels = Labels {
+        given: None,
+        file: Some(info.path().join("labels")),
+    };
+    let source = PolicySource::Directory(dir.path().to_owned());
+    let policies = Policies::open(&source, labels).unwrap();
+    assert!(policies.current().policies().is_empty());
+    let _watch = policies.watch();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let changed = std::time::Instant::now();
+    swap(
+        info.path(),
+        "..2",
+        &[("labels", "pool=\"warm\"\napp=\"x\"")],
+    );
+    until(|| resolves(&policies, "claimed.example")).await;
+    assert!(
+        changed.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        changed.elapsed()
+    );
+    assert_eq!(policies.current().generation(), 2);
+}

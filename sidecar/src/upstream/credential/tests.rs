@@ -158,3 +158,34 @@ fn a_missing_folder_or_file_is_told_at_once() {
     let error = Credentials::new(None, files).err().unwrap();
     assert!(error.to_string().contains("`gh`"), "{error}");
 }
+
+#[tokio::test]
+async fn two_policies_do_not_share_a_name_and_a_late_secret_is_seen() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let credentials =
+        Arc::new(Credentials::new(Some(dir.path().to_owned()), BTreeMap::new()).unwrap());
+    let _watch = credentials.watch();
+    assert!(credentials.of("agents/one", "token").is_err());
+
+    // As kubelet fills an optional volume whose Secret came late.
+    std::fs::create_dir(dir.path().join("..1")).unwrap();
+    for (name, value) in [
+        ("one.token", "1"),
+        ("a.two.token", "2"),
+        ("status-key", "no"),
+    ] {
+        std::fs::write(dir.path().join("..1").join(name), value).unwrap();
+    }
+    symlink("..1", dir.path().join("..data_tmp")).unwrap();
+    std::fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    until(|| credentials.of("agents/one", "token").is_ok()).await;
+    assert_eq!(credentials.of("agents/one", "token").unwrap().expose(), "1");
+    assert_eq!(
+        credentials.of("agents/a.two", "token").unwrap().expose(),
+        "2"
+    );
+    for (policy, name) in [("two", "token"), ("a", "two.token2"), ("one", "status-key")] {
+        assert!(credentials.of(policy, name).is_err(), "{policy} {name}");
+    }
+}
