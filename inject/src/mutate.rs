@@ -88,7 +88,6 @@ fn inject(
         secret: kept.as_ref().or(secret),
         token: token_is_mounted(pod),
     };
-    let token_taken = shape.token;
     for list in ["initContainers", "containers"] {
         if !spec.contains_key(list) {
             continue;
@@ -101,7 +100,6 @@ fn inject(
             }
         }
     }
-    debug_assert_eq!(token_taken, shape.token);
     place_containers(spec, shape);
     place_volumes(spec, shape);
     let patch = difference(pod, &governed);
