@@ -1,7 +1,9 @@
-//! `exeat`: run a command under the gate, check and explain policies, verify and read the trail.
+//! `exeat`: run a command under the gate, check and explain policies, verify and read the trail, put
+//! manifests under the gate.
 
 mod audit;
 mod crd;
+mod inject;
 mod policy;
 mod run;
 
@@ -28,6 +30,10 @@ enum Command {
     /// Verify and read the trail
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Put the gate into manifests, as admission does
+    Inject(Box<inject::Arguments>),
+    /// Take it out again
+    Uninject(inject::RemoveArguments),
     /// A part of `run`, started by `run`
     #[command(name = run::stage::SUBCOMMAND, hide = true)]
     Stage(run::stage::Arguments),
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
             Command::Crd => crd::main(),
             Command::Policy(command) => policy::main(command),
             Command::Audit(command) => audit::main(command),
+            Command::Inject(arguments) => inject::main(&arguments),
+            Command::Uninject(arguments) => inject::main_remove(&arguments),
             Command::Stage(arguments) => run::stage::main(&arguments),
         },
         Err(error) => usage(&error),
