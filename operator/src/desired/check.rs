@@ -1,0 +1,114 @@
+//! The compiler's word on one policy, asked once for each edit.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use exeat_policy::{CredentialUse, Diagnostics, Source};
+use serde_json::Value;
+
+/// More findings than a condition's message has room for.
+const MAX_SHOWN: usize = 5;
+/// The API server refuses a condition whose message is longer than 32768; people stop long before.
+const MAX_MESSAGE: usize = 4096;
+
+/// What the compiler said: what credentials the policy uses, or what is wrong with it.
+pub(crate) type Checked = Result<Vec<CredentialUse>, String>;
+
+/// What it said about each policy that is known.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    known: BTreeMap<String, (i64, Arc<Checked>)>,
+    bundled: BTreeMap<String, (Value, Arc<Checked>)>,
+}
+
+// === impl Checks ===
+
+impl Checks {
+    /// About a policy as it stands in the API.
+    pub(crate) fn of(&mut self, uid: &str, generation: i64, document: &Value) -> Arc<Checked> {
+        if let Some((known, checked)) = self.known.get(uid)
+            && *known == generation
+        {
+            return Arc::clone(checked);
+        }
+        let checked = Arc::new(check(document));
+        self.known
+            .insert(uid.to_owned(), (generation, Arc::clone(&checked)));
+        checked
+    }
+
+    /// About a policy as it is in a bundle.
+    pub(crate) fn of_bundled(&mut self, namespace: &str, document: &Value) -> Arc<Checked> {
+        let key = format!("{namespace}/{}", super::name_of(document));
+        if let Some((known, checked)) = self.bundled.get(&key)
+            && known == document
+        {
+            return Arc::clone(checked);
+        }
+        let checked = Arc::new(check(document));
+        self.bundled
+            .insert(key, (document.clone(), Arc::clone(&checked)));
+        checked
+    }
+
+    /// Forgets what is no more: policies by their UIDs.
+    pub(crate) fn forget(&mut self, uid: &str) {
+        self.known.remove(uid);
+    }
+}
+
+/// Compiles one document alone.
+pub(crate) fn check(document: &Value) -> Checked {
+    let source = source(document);
+    match exeat_policy::check(&source) {
+        Ok(_) => Ok(exeat_policy::references(&source)),
+        Err(found) => Err(message(&found)),
+    }
+}
+
+fn source(document: &Value) -> Source {
+    let kind = document
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or("ToolPolicy");
+    Source::new(
+        format!("{kind}/{}", super::name_of(document)),
+        document.to_string(),
+    )
+}
+
+/// Findings as a person reads them in a status or an answer of `kubectl`: where, what, what to do.
+pub(crate) fn message(found: &Diagnostics) -> String {
+    let mut text = String::new();
+    for (at, diagnostic) in found.iter().enumerate() {
+        if at == MAX_SHOWN {
+            let rest = found.iter().count() - MAX_SHOWN;
+            let _ = write!(text, "; and {rest} more");
+            break;
+        }
+        if at > 0 {
+            text.push_str("; ");
+        }
+        if !diagnostic.field.is_empty() {
+            let _ = write!(text, "{}: ", diagnostic.field);
+        }
+        if let Some(place) = &diagnostic.within {
+            let _ = write!(text, "line {}, column {}: ", place.line, place.column);
+        }
+        text.push_str(&diagnostic.message);
+        if let Some(remedy) = &diagnostic.remedy {
+            let _ = write!(text, " (hint: {remedy})");
+        }
+    }
+    clip(text)
+}
+
+/// Cut at a character, with a mark that it was.
+pub(crate) fn clip(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE {
+        text.truncate(text.floor_char_boundary(MAX_MESSAGE));
+        text.push('…');
+    }
+    text
+}

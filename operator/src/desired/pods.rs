@@ -1,0 +1,81 @@
+//! What each pod's own Secret should hold: the credentials of the policies that select it, and of
+//! these only what the source still agrees to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use exeat_policy::bundle::Bundle;
+
+use super::check::Checks;
+use super::{Objects, PodSecret, consent, name_of, selects};
+
+/// What the webhook puts before the sixteen hexadecimal digits that it draws.
+pub(crate) const POD_SECRET_PREFIX: &str = "exeat-pod-";
+
+pub(super) fn secrets(objects: &Objects, bundle: &Bundle, checks: &mut Checks) -> Vec<PodSecret> {
+    let mut wanted = Vec::new();
+    for pod in objects.pods.iter().filter(|pod| pod.alive && pod.injected) {
+        let Some(name) = pod.secret.as_deref().filter(|name| is_pod_secret(name)) else {
+            continue;
+        };
+        let mut keys = BTreeMap::new();
+        for document in &bundle.policies {
+            if !selects(document, "podSelector", &pod.labels) {
+                continue;
+            }
+            let checked = checks.of_bundled(&objects.namespace, document);
+            let Ok(uses) = &*checked else { continue };
+            for used in uses {
+                let agreed = objects.secrets.get(&*used.secret.name).is_some_and(|facts| {
+                    facts.pod_uid.is_none()
+                        && consent::refused(facts.hosts.as_deref(), &used.hosts).is_empty()
+                });
+                if agreed {
+                    keys.insert(
+                        format!("{}.{}", name_of(document), used.credential),
+                        used.secret.clone(),
+                    );
+                }
+            }
+        }
+        wanted.push(PodSecret {
+            pod: Arc::clone(pod),
+            name: name.to_owned(),
+            keys,
+        });
+    }
+    wanted
+}
+
+/// Secrets of ours whose pod is gone.
+pub(super) fn orphans(objects: &Objects) -> Vec<String> {
+    // A pod that is being ended finishes its calls first, and may need them.
+    let alive: BTreeSet<&str> = objects
+        .pods
+        .iter()
+        .filter(|pod| !pod.ended)
+        .map(|pod| pod.uid.as_str())
+        .collect();
+    objects
+        .secrets
+        .values()
+        .filter(|facts| {
+            is_pod_secret(&facts.name)
+                && facts
+                    .pod_uid
+                    .as_deref()
+                    .is_some_and(|uid| !alive.contains(uid))
+        })
+        .map(|facts| facts.name.clone())
+        .collect()
+}
+
+/// `exeat-pod-` and sixteen hexadecimal digits.
+pub(crate) fn is_pod_secret(name: &str) -> bool {
+    name.strip_prefix(POD_SECRET_PREFIX).is_some_and(|rest| {
+        rest.len() == 16
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
