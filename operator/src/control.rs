@@ -94,7 +94,9 @@ pub(crate) async fn run(client: Client, control: Arc<Control>) -> Result<()> {
         }
     });
     match tasks.join_next().await {
-        Some(Err(error)) => Err(anyhow::Error::new(error).context("a part of the controller broke")),
+        Some(Err(error)) => {
+            Err(anyhow::Error::new(error).context("a part of the controller broke"))
+        }
         _ => Err(anyhow::anyhow!("a part of the controller ended")),
     }
 }

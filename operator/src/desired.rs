@@ -174,7 +174,7 @@ pub(crate) fn plan(objects: &Objects, checks: &mut Checks) -> Desired {
         return unserved(objects, checks);
     }
     let assembled = assemble::assemble(objects, checks);
-    let secrets = pods::secrets(objects, &assembled.bundle, checks);
+    let secrets = pods::secrets(objects, assembled.bundle.as_deref(), checks);
     let orphans = pods::orphans(objects);
     Desired {
         bundle: assembled.step,
@@ -209,11 +209,7 @@ fn unserved(objects: &Objects, checks: &mut Checks) -> Desired {
 
 /// Whether a label selector of a document selects these labels. One that can't be read selects
 /// nothing; one that is not there selects all.
-pub(crate) fn selects(
-    document: &Value,
-    field: &str,
-    labels: &BTreeMap<String, String>,
-) -> bool {
+pub(crate) fn selects(document: &Value, field: &str, labels: &BTreeMap<String, String>) -> bool {
     use kube::core::SelectorExt as _;
     let Some(value) = document.get("spec").and_then(|spec| spec.get(field)) else {
         return true;

@@ -40,28 +40,32 @@ impl Applier {
         packed: &[u8],
         seal: &Seal,
     ) -> Result<(), kube::Error> {
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &bundle.namespace);
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), bundle.namespace());
         let object = json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {
                 "name": CONFIG_MAP,
-                "namespace": bundle.namespace,
+                "namespace": bundle.namespace(),
                 "labels": {"app.kubernetes.io/managed-by": MANAGER},
                 "annotations": {
-                    "exeat.dev/generation": bundle.generation.to_string(),
-                    "exeat.dev/digest": bundle.digest,
+                    "exeat.dev/generation": bundle.generation().to_string(),
+                    "exeat.dev/digest": bundle.digest(),
                     SEAL: seal.of(bundle),
                 },
             },
             "binaryData": {BUNDLE_KEY: STANDARD.encode(packed)},
         });
         let params = PatchParams::apply(MANAGER).force();
-        match maps.patch(CONFIG_MAP, &params, &Patch::Apply(&object)).await {
+        match maps
+            .patch(CONFIG_MAP, &params, &Patch::Apply(&object))
+            .await
+        {
             Err(error) if api::is_invalid(&error) => {
                 // Somebody marked it immutable. It is ours: away with it.
-                self.remove(&bundle.namespace).await?;
-                maps.patch(CONFIG_MAP, &params, &Patch::Apply(&object)).await?;
+                self.remove(bundle.namespace()).await?;
+                maps.patch(CONFIG_MAP, &params, &Patch::Apply(&object))
+                    .await?;
             }
             other => {
                 other?;
@@ -97,7 +101,10 @@ impl Applier {
                     field_manager: Some(MANAGER.to_owned()),
                     ..PatchParams::default()
                 };
-                match api.patch_metadata(&name, &params, &Patch::Merge(&patch)).await {
+                match api
+                    .patch_metadata(&name, &params, &Patch::Merge(&patch))
+                    .await
+                {
                     Err(error) if !api::is_gone(&error) => Err(error),
                     _ => Ok(()),
                 }

@@ -61,7 +61,11 @@ impl Reconciler {
                 .observe(started.elapsed().as_secs_f64());
             if let Err(error) = &outcome {
                 metrics.reconcile_errors.inc();
-                tracing::warn!(namespace, error = format!("{error:#}"), "not reconciled; trying again");
+                tracing::warn!(
+                    namespace,
+                    error = format!("{error:#}"),
+                    "not reconciled; trying again"
+                );
             }
             if let Some(pause) = queue.done(&namespace, outcome.is_err()) {
                 let control = Arc::clone(&self.control);
@@ -114,7 +118,7 @@ impl Reconciler {
     async fn bundle(&self, objects: &Objects, desired: &Desired) -> Result<Option<(u64, String)>> {
         match &desired.bundle {
             BundleStep::Nothing => Ok(None),
-            BundleStep::Keep(bundle) => Ok(Some((bundle.generation, bundle.digest.clone()))),
+            BundleStep::Keep(bundle) => Ok(Some((bundle.generation(), bundle.digest().to_owned()))),
             BundleStep::Write { bundle, packed } => {
                 self.applier
                     .write(bundle, packed, &self.control.seal)
@@ -122,16 +126,16 @@ impl Reconciler {
                     .context("writing the bundle")?;
                 self.control
                     .cache
-                    .raise_floor(&objects.namespace, bundle.generation);
+                    .raise_floor(&objects.namespace, bundle.generation());
                 self.control.metrics.bundles_written.inc();
                 tracing::info!(
                     namespace = objects.namespace,
-                    generation = bundle.generation,
-                    digest = bundle.digest,
+                    generation = bundle.generation(),
+                    digest = bundle.digest(),
                     bytes = packed.len(),
                     "wrote the bundle"
                 );
-                Ok(Some((bundle.generation, bundle.digest.clone())))
+                Ok(Some((bundle.generation(), bundle.digest().to_owned())))
             }
             BundleStep::Remove => {
                 self.applier
@@ -195,7 +199,12 @@ impl Reconciler {
             .pods
             .iter()
             .filter(|pod| pod.alive)
-            .map(|pod| (pod.uid.as_str(), self.standing(pod, in_force.is_some(), filled)))
+            .map(|pod| {
+                (
+                    pod.uid.as_str(),
+                    self.standing(pod, in_force.is_some(), filled),
+                )
+            })
             .collect();
         let names: BTreeMap<&str, &str> = objects
             .pods
@@ -203,7 +212,14 @@ impl Reconciler {
             .map(|pod| (pod.uid.as_str(), pod.name.as_str()))
             .collect();
         for judged in &desired.judged {
-            let made = status::of(judged, objects.governed, &standings, &names, in_force, now());
+            let made = status::of(
+                judged,
+                objects.governed,
+                &standings,
+                &names,
+                in_force,
+                now(),
+            );
             if made.status == judged.policy.status {
                 continue;
             }

@@ -126,14 +126,14 @@ pub(super) fn bundle(object: &core::ConfigMap, seal: &Seal) -> Option<Seen> {
     let read = unpack(bytes).and_then(|bytes| Bundle::read(&bytes).ok());
     let current = match read {
         Some(bundle)
-            if bundle.namespace == namespace
+            if bundle.namespace() == namespace
                 && annotation(&object.metadata, SEAL)
                     .is_some_and(|found| seal.holds(&bundle, &found)) =>
         {
             Current::Ours(Arc::new(bundle))
         }
         Some(bundle) => Current::Foreign {
-            generation: bundle.generation,
+            generation: bundle.generation(),
         },
         None => Current::Foreign { generation: 0 },
     };

@@ -99,14 +99,18 @@ impl Filler {
                     filled.problems.insert(pod.uid.clone(), problem);
                 }
                 Err(error) => {
-                    filled
-                        .problems
-                        .insert(pod.uid.clone(), format!("its Secret can't be written: {error:#}"));
+                    filled.problems.insert(
+                        pod.uid.clone(),
+                        format!("its Secret can't be written: {error:#}"),
+                    );
                     filled.failed = Some(error);
                 }
             }
         }
-        let names: Vec<String> = wanted.iter().map(|s| memo(&objects.namespace, &s.name)).collect();
+        let names: Vec<String> = wanted
+            .iter()
+            .map(|s| memo(&objects.namespace, &s.name))
+            .collect();
         let prefix = memo(&objects.namespace, "");
         self.verified
             .lock()
@@ -183,7 +187,12 @@ impl Filler {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &objects.namespace);
         let existing = api.get_opt(&wanted.name).await?;
         if let Some(existing) = &existing
-            && existing.metadata.labels.as_ref().and_then(|l| l.get(POD_UID)) != Some(&wanted.pod.uid)
+            && existing
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|l| l.get(POD_UID))
+                != Some(&wanted.pod.uid)
         {
             return Ok(Err(format!(
                 "Secret `{}` exists and was not made for this pod",
@@ -286,7 +295,10 @@ impl Filler {
                 name: Some(wanted.name.clone()),
                 labels: Some(BTreeMap::from([
                     (POD_UID.to_owned(), wanted.pod.uid.clone()),
-                    ("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned()),
+                    (
+                        "app.kubernetes.io/managed-by".to_owned(),
+                        MANAGER.to_owned(),
+                    ),
                 ])),
                 owner_references: Some(vec![OwnerReference {
                     api_version: "v1".to_owned(),
@@ -306,7 +318,11 @@ impl Filler {
             ..PostParams::default()
         };
         let Some(existing) = existing else {
-            return Ok(api.create(&params, &secret).await?.metadata.resource_version);
+            return Ok(api
+                .create(&params, &secret)
+                .await?
+                .metadata
+                .resource_version);
         };
         // With the version that was read: a change in between fails this, and it is tried again.
         secret
@@ -323,7 +339,11 @@ impl Filler {
                 });
                 api.delete(&wanted.name, &delete).await?;
                 secret.metadata.resource_version = None;
-                Ok(api.create(&params, &secret).await?.metadata.resource_version)
+                Ok(api
+                    .create(&params, &secret)
+                    .await?
+                    .metadata
+                    .resource_version)
             }
             Err(error) => Err(error.into()),
         }
@@ -333,7 +353,10 @@ impl Filler {
     pub(super) async fn collect(&self, objects: &Objects, orphans: &[String]) -> Result<()> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &objects.namespace);
         for name in orphans {
-            let Some(facts) = objects.secrets.get(name).filter(|facts| is_pod_secret(&facts.name))
+            let Some(facts) = objects
+                .secrets
+                .get(name)
+                .filter(|facts| is_pod_secret(&facts.name))
             else {
                 continue;
             };
@@ -345,7 +368,11 @@ impl Filler {
                 // Gone, or changed since: then it is looked at again.
                 Err(error) if api::is_gone(&error) || api::is_conflict(&error) => {}
                 Err(error) => return Err(error.into()),
-                Ok(_) => tracing::info!(namespace = objects.namespace, name, "removed the Secret of a pod that is gone"),
+                Ok(_) => tracing::info!(
+                    namespace = objects.namespace,
+                    name,
+                    "removed the Secret of a pod that is gone"
+                ),
             }
         }
         Ok(())
@@ -357,13 +384,15 @@ fn memo(namespace: &str, name: &str) -> String {
 }
 
 fn owned(secret: &Secret, wanted: &PodSecret) -> bool {
-    let references = secret.metadata.owner_references.as_deref().unwrap_or_default();
-    references.iter().any(|owner| owner.uid == wanted.pod.uid)
-        && secret.immutable != Some(true)
+    let references = secret
+        .metadata
+        .owner_references
+        .as_deref()
+        .unwrap_or_default();
+    references.iter().any(|owner| owner.uid == wanted.pod.uid) && secret.immutable != Some(true)
 }
 
 fn status_key(secret: &Secret) -> Option<StatusKey> {
     let bytes = secret.data.as_ref()?.get(STATUS_KEY)?;
     StatusKey::from_hex(std::str::from_utf8(&bytes.0).ok()?.trim())
 }
-

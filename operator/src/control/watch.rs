@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1 as core;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, metadata_watcher, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use tokio::task::JoinSet;
 
@@ -23,7 +23,7 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, client: &Client, control: &Arc<Cont
     let config = watcher::Config::default().page_size(PAGE);
 
     let cx = Arc::clone(control);
-    let spaces = metadata_watcher(Api::<core::Namespace>::all(client.clone()), config.clone());
+    let spaces = watcher(Api::<PartialObjectMeta<core::Namespace>>::all(client.clone()), config.clone());
     tasks.spawn(follow(
         "namespaces",
         spaces.default_backoff(),
@@ -56,7 +56,7 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, client: &Client, control: &Arc<Cont
         },
     ));
 
-    let secrets = metadata_watcher(Api::<core::Secret>::all(client.clone()), config.clone());
+    let secrets = watcher(Api::<PartialObjectMeta<core::Secret>>::all(client.clone()), config.clone());
     tasks.spawn(follow(
         "secrets",
         secrets.default_backoff(),
@@ -107,7 +107,11 @@ async fn follow<K, R>(
             Ok(Event::Init) => table.begin(),
             Ok(Event::InitApply(object)) => {
                 if let Some(row) = reduce(&control, &object) {
-                    table.listed(&object.namespace().unwrap_or_default(), &object.name_any(), row);
+                    table.listed(
+                        &object.namespace().unwrap_or_default(),
+                        &object.name_any(),
+                        row,
+                    );
                 }
             }
             Ok(Event::InitDone) => {

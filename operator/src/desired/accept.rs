@@ -31,27 +31,8 @@ pub(super) fn judge(
                 ),
             );
         };
-        if facts.pod_uid.is_some() {
-            return refuse(
-                "SecretReserved",
-                format!(
-                    "credential `{}`: Secret `{secret}` belongs to a pod's gate; name a Secret of \
-                     your own",
-                    used.credential
-                ),
-            );
-        }
-        let refused = consent::refused(facts.hosts.as_deref(), &used.hosts);
-        if !refused.is_empty() {
-            return refuse(
-                "NoConsent",
-                format!(
-                    "credential `{}`: Secret `{secret}` does not consent to {}; whoever owns it \
-                     has to annotate it with exeat.dev/hosts naming each of them",
-                    used.credential,
-                    refused.join(", ")
-                ),
-            );
+        if let Some((reason, message)) = consent::refusal(used, facts) {
+            return refuse(reason, message);
         }
     }
     Accepted {

@@ -24,7 +24,7 @@ pub(crate) const MAX_PACKED: usize = 1024 * 1024 - 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Assembled {
     /// What is in force when all is done.
-    pub(super) bundle: Arc<Bundle>,
+    pub(super) bundle: Option<Arc<Bundle>>,
     pub(super) step: BundleStep,
     pub(super) judged: Vec<Judged>,
 }
@@ -40,7 +40,7 @@ struct Candidate {
 
 pub(super) fn assemble(objects: &Objects, checks: &mut Checks) -> Assembled {
     let (last_policies, last_guardrails) = match &objects.current {
-        Current::Ours(bundle) => (bundle.policies.as_slice(), bundle.guardrails.as_slice()),
+        Current::Ours(bundle) => (bundle.policies(), bundle.guardrails()),
         Current::Absent | Current::Foreign { .. } => (&[][..], &[][..]),
     };
     let mut candidates: Vec<Candidate> = objects
@@ -50,7 +50,10 @@ pub(super) fn assemble(objects: &Objects, checks: &mut Checks) -> Assembled {
         .collect();
     let guardrails = guardrails(objects, last_guardrails, checks);
     settle_conflicts(objects, &mut candidates, &guardrails);
-    let (bundle, step) = fit(objects, &mut candidates, guardrails);
+    let (bundle, step) = match fit(objects, &mut candidates, guardrails) {
+        Some((bundle, step)) => (Some(bundle), step),
+        None => (None, BundleStep::Nothing),
+    };
     let mut judged: Vec<Judged> = candidates
         .into_iter()
         .map(|candidate| finish(objects, candidate))
@@ -166,10 +169,13 @@ fn conflict(
             .into_iter()
             .filter_map(|other| candidates[other].chosen.clone())
             .collect();
-        Bundle::new(objects.namespace.as_str(), 1, documents, guardrails.to_vec())
-            .compile(None, 1)
-            .err()
-            .map(|found| check::message(&found))
+        match Bundle::new(&objects.namespace, 1, documents, guardrails.to_vec()) {
+            Ok(bundle) => bundle
+                .compile(None, 1)
+                .err()
+                .map(|found| check::message(&found)),
+            Err(error) => Some(error.to_string()),
+        }
     })
 }
 
@@ -178,58 +184,65 @@ fn fit(
     objects: &Objects,
     candidates: &mut [Candidate],
     guardrails: Vec<Value>,
-) -> (Arc<Bundle>, BundleStep) {
-    let generation = next_generation(objects);
-    let make = |candidates: &[Candidate], guardrails: Vec<Value>| {
-        let policies = candidates.iter().filter_map(|c| c.chosen.clone()).collect();
-        Bundle::new(objects.namespace.as_str(), generation, policies, guardrails)
+) -> Option<(Arc<Bundle>, BundleStep)> {
+    let problem = match make(objects, candidates, guardrails.clone()) {
+        Ok(step) => return Some(step),
+        Err(problem) => problem,
     };
-    let mut bundle = make(candidates, guardrails.clone());
-    if let Some(step) = unchanged(objects, &bundle) {
-        return step;
+    for candidate in candidates.iter_mut() {
+        if candidate.chosen != candidate.last {
+            candidate.judged.accepted = refuse("TooLarge", problem.clone());
+            candidate.chosen.clone_from(&candidate.last);
+        }
     }
-    let mut packed = pack(&bundle);
+    if let Ok(step) = make(objects, candidates, guardrails) {
+        return Some(step);
+    }
+    // Guardrails alone can outgrow it; then nothing that could be written is complete.
+    tracing::error!(namespace = objects.namespace, "{problem}");
+    if let Current::Ours(current) = &objects.current {
+        return Some((Arc::clone(current), BundleStep::Keep(Arc::clone(current))));
+    }
+    for candidate in candidates.iter_mut() {
+        candidate.chosen = None;
+    }
+    // No bundle denies everything, and that is all that is left.
+    None
+}
+
+/// The bundle of what was chosen, unless it does not fit.
+fn make(
+    objects: &Objects,
+    candidates: &[Candidate],
+    guardrails: Vec<Value>,
+) -> Result<(Arc<Bundle>, BundleStep), String> {
+    let policies = candidates.iter().filter_map(|c| c.chosen.clone()).collect();
+    let bundle = Bundle::new(
+        &objects.namespace,
+        next_generation(objects),
+        policies,
+        guardrails,
+    )
+    .map_err(|error| format!("{error}; what was in force stays in force"))?;
+    if let Some(step) = unchanged(objects, &bundle) {
+        return Ok(step);
+    }
+    let packed = pack(&bundle);
     if packed.len() > MAX_PACKED {
-        let problem = format!(
+        return Err(format!(
             "the policies of this namespace make a bundle of {} bytes, and a ConfigMap holds \
              {MAX_PACKED}; what was in force stays in force; split the namespace or make the \
              policies smaller",
             packed.len()
-        );
-        for candidate in candidates.iter_mut() {
-            if candidate.chosen != candidate.last {
-                candidate.judged.accepted = refuse("TooLarge", problem.clone());
-                candidate.chosen.clone_from(&candidate.last);
-            }
-        }
-        bundle = make(candidates, guardrails);
-        if let Some(step) = unchanged(objects, &bundle) {
-            return step;
-        }
-        packed = pack(&bundle);
-        if packed.len() > MAX_PACKED {
-            // Guardrails alone can outgrow it; then nothing that could be written is complete.
-            bundle = match &objects.current {
-                Current::Ours(current) => {
-                    let current = Arc::clone(current);
-                    return (Arc::clone(&current), BundleStep::Keep(current));
-                }
-                Current::Absent | Current::Foreign { .. } => make(&[], Vec::new()),
-            };
-            packed = pack(&bundle);
-        }
+        ));
     }
     let bundle = Arc::new(bundle);
-    let step = BundleStep::Write {
-        bundle: Arc::clone(&bundle),
-        packed,
-    };
-    (bundle, step)
+    Ok((Arc::clone(&bundle), BundleStep::Write { bundle, packed }))
 }
 
 fn unchanged(objects: &Objects, bundle: &Bundle) -> Option<(Arc<Bundle>, BundleStep)> {
     match &objects.current {
-        Current::Ours(current) if current.digest == bundle.digest => {
+        Current::Ours(current) if current.digest() == bundle.digest() => {
             Some((Arc::clone(current), BundleStep::Keep(Arc::clone(current))))
         }
         Current::Absent | Current::Foreign { .. } | Current::Ours(_) => None,
@@ -240,7 +253,7 @@ fn next_generation(objects: &Objects) -> u64 {
     let current = match &objects.current {
         Current::Absent => 0,
         Current::Foreign { generation } => *generation,
-        Current::Ours(bundle) => bundle.generation,
+        Current::Ours(bundle) => bundle.generation(),
     };
     current.max(objects.floor).saturating_add(1)
 }
@@ -261,10 +274,7 @@ fn finish(objects: &Objects, candidate: Candidate) -> Judged {
         Some(chosen) if *chosen == judged.policy.document => InForce::Now,
         Some(_) => InForce::Last,
     };
-    let document = candidate
-        .chosen
-        .as_ref()
-        .unwrap_or(&judged.policy.document);
+    let document = candidate.chosen.as_ref().unwrap_or(&judged.policy.document);
     judged.selected = objects
         .pods
         .iter()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use exeat_policy::{CredentialUse, Diagnostics, Source};
+use exeat_policy::{CredentialUse, Diagnostics};
 use serde_json::Value;
 
 /// More findings than a condition's message has room for.
@@ -60,22 +60,10 @@ impl Checks {
 
 /// Compiles one document alone.
 pub(crate) fn check(document: &Value) -> Checked {
-    let source = source(document);
-    match exeat_policy::check(&source) {
-        Ok(_) => Ok(exeat_policy::references(&source)),
+    match exeat_policy::check(&exeat_policy::bundle::source(document)) {
+        Ok(checked) => Ok(checked.references),
         Err(found) => Err(message(&found)),
     }
-}
-
-fn source(document: &Value) -> Source {
-    let kind = document
-        .get("kind")
-        .and_then(Value::as_str)
-        .unwrap_or("ToolPolicy");
-    Source::new(
-        format!("{kind}/{}", super::name_of(document)),
-        document.to_string(),
-    )
 }
 
 /// Findings as a person reads them in a status or an answer of `kubectl`: where, what, what to do.

@@ -12,29 +12,30 @@ use super::{Objects, PodSecret, consent, name_of, selects};
 /// What the webhook puts before the sixteen hexadecimal digits that it draws.
 pub(crate) const POD_SECRET_PREFIX: &str = "exeat-pod-";
 
-pub(super) fn secrets(objects: &Objects, bundle: &Bundle, checks: &mut Checks) -> Vec<PodSecret> {
+pub(super) fn secrets(
+    objects: &Objects,
+    bundle: Option<&Bundle>,
+    checks: &mut Checks,
+) -> Vec<PodSecret> {
     let mut wanted = Vec::new();
     for pod in objects.pods.iter().filter(|pod| pod.alive && pod.injected) {
         let Some(name) = pod.secret.as_deref().filter(|name| is_pod_secret(name)) else {
             continue;
         };
         let mut keys = BTreeMap::new();
-        for document in &bundle.policies {
+        for document in bundle.map(Bundle::policies).unwrap_or_default() {
             if !selects(document, "podSelector", &pod.labels) {
                 continue;
             }
             let checked = checks.of_bundled(&objects.namespace, document);
             let Ok(uses) = &*checked else { continue };
             for used in uses {
-                let agreed = objects.secrets.get(&*used.secret.name).is_some_and(|facts| {
-                    facts.pod_uid.is_none()
-                        && consent::refused(facts.hosts.as_deref(), &used.hosts).is_empty()
-                });
+                let agreed = objects
+                    .secrets
+                    .get(&*used.secret.name)
+                    .is_some_and(|facts| consent::refusal(used, facts).is_none());
                 if agreed {
-                    keys.insert(
-                        format!("{}.{}", name_of(document), used.credential),
-                        used.secret.clone(),
-                    );
+                    keys.insert(used.key(name_of(document)), used.secret.clone());
                 }
             }
         }

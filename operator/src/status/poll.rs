@@ -226,11 +226,16 @@ async fn ask(target: &Target, port: u16) -> Standing {
 }
 
 async fn fetch(address: SocketAddr, nonce: &Nonce) -> Result<Bytes, String> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| format!("its gate can't be reached on port {}: {error}", address.port()))?;
+    let stream = TcpStream::connect(address).await.map_err(|error| {
+        format!(
+            "its gate can't be reached on port {}: {error}",
+            address.port()
+        )
+    })?;
     let broken = |error: hyper::Error| format!("its gate broke off: {error}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
     let request = Request::get(format!("/status?nonce={}", nonce.as_str()))
         .header(http::header::HOST, address.to_string())
         .header(http::header::CONNECTION, "close")
@@ -292,7 +297,11 @@ mod tests {
         assert_eq!(poller.due().0.len(), 1);
         assert!(poller.due().0.is_empty(), "it is being asked");
         assert_eq!(poller.note(&one, Standing::Enforces).as_deref(), Some("n"));
-        assert_eq!(poller.note(&one, Standing::Enforces), None, "nothing turned");
+        assert_eq!(
+            poller.note(&one, Standing::Enforces),
+            None,
+            "nothing turned"
+        );
         poller.set("n", vec![one.clone()]);
         assert_eq!(poller.standing("u"), Some(Standing::Enforces));
         let two = Target {
