@@ -64,6 +64,10 @@ fn complain_of(diagnostics: &Diagnostics) {
 }
 
 /// <https://no-color.org>: set and not empty means none.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whether colours are wanted: the user's terminal, no gate"
+)]
 fn colour(terminal: bool) -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");

@@ -1,5 +1,11 @@
 //! `exeat policy` as a user meets it: exit codes, what goes where, and JSON for programs.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test"
+)]
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

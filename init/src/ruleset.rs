@@ -95,6 +95,8 @@ pub enum Match {
     UdpTo(u16),
     /// To an address of this namespace itself.
     ToLocal,
+    /// From an address that is not of this namespace.
+    FromElsewhere,
     /// To one of these addresses.
     ToNet(Net),
     /// Arrived on an interface other than loopback.
@@ -405,6 +407,19 @@ fn output(plan: &Plan, gate: Uid, highest: u32) -> Vec<Rule> {
                 Match::TcpFrom(plan.ports.health),
             ],
             Verdict::Reset,
+        ),
+        // An unprivileged IPv6 socket may bind any source address. What is redirected from one would
+        // be answered by the gate: out of the pod, to an address that the agent chose, and over DNS
+        // with the agent's own words in it. Nobody could hear a refusal. Refusals themselves are in
+        // another's name too, and have no socket.
+        rule(
+            "in another's name",
+            &[
+                Match::AnyOwner { highest },
+                Match::ToLocal,
+                Match::FromElsewhere,
+            ],
+            Verdict::Drop,
         ),
         // The destination, and not the interface: redirected packets still show the old one here.
         rule("itself", &[Match::ToLocal], Verdict::Accept),

@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use crate::call::Treatment;
 use crate::diagnostics::Diagnostics;
-use crate::document::{self, Document, Written};
+use crate::document::{self, Document, PolicyKind, Written};
 use crate::plan::rule::{Kind, Rule};
 use crate::plan::{Parts, Plan, treatment_of};
 use crate::source::Source;
-use crate::tree::File;
+use crate::tree::{File, Span};
 use crate::verdict::Mode;
 
 /// More policies than one pod has.
 const MAX_DOCUMENTS: usize = 1024;
 
 /// Compiles policies. With `labels`, those that select a pod with them apply; without, all do.
+/// Guardrails apply whatever namespaces they select: which those are, the operator knows.
 ///
 /// Any fault in any file, selected or not, is an error: a set of policies is taken whole or not
 /// at all.
@@ -25,44 +26,65 @@ pub fn compile(
     labels: Option<&BTreeMap<String, String>>,
     generation: u64,
 ) -> Result<Plan, Diagnostics> {
-    let files: Vec<File> = sources.iter().map(File::new).collect();
-    let mut documents: Vec<(usize, Document)> = Vec::new();
-    for (at, file) in files.iter().enumerate() {
-        let nodes = file.documents();
-        if nodes.is_empty() && !file.is_faulty() {
-            file.refuse(
-                &(0..0),
-                "the file holds no policy",
-                "write a ToolPolicy, or remove the file",
-            );
-        }
-        for node in &nodes {
-            if let Some(document) = document::read(file, node) {
-                documents.push((at, document));
+    let mut read = Read::new(sources);
+    read.documents
+        .retain(|(_, document)| labels.is_none_or(|labels| document.selector.selects(labels)));
+    conflicts(&read.files, &read.documents);
+    let documents = read.finish()?;
+    Ok(Plan::new(parts(documents), generation))
+}
+
+/// Files, and the policies in them.
+pub(crate) struct Read {
+    files: Vec<File>,
+    /// Each with the number of its file.
+    documents: Vec<(usize, Document)>,
+}
+
+impl Read {
+    pub(crate) fn new(sources: &[Source]) -> Self {
+        let files: Vec<File> = sources.iter().map(File::new).collect();
+        let mut documents: Vec<(usize, Document)> = Vec::new();
+        for (at, file) in files.iter().enumerate() {
+            let nodes = file.documents();
+            if nodes.is_empty() && !file.is_faulty() {
+                file.refuse(
+                    &Span::default(),
+                    "the file holds no policy",
+                    "write a ToolPolicy, or remove the file",
+                );
+            }
+            for node in &nodes {
+                if let Some(document) = document::read(file, node) {
+                    documents.push((at, document));
+                }
             }
         }
-    }
-    unique(&files, &documents);
-    if let Some((at, document)) = documents.get(MAX_DOCUMENTS) {
-        files[*at].refuse(
-            &document.name_span,
-            format!("there are more than {MAX_DOCUMENTS} policies"),
-            "remove some",
-        );
-    }
-    documents.retain(|(_, document)| labels.is_none_or(|labels| document.selector.selects(labels)));
-    conflicts(&files, &documents);
-    let mut found = Diagnostics::default();
-    for file in files {
-        for diagnostic in &file.found() {
-            found.push(diagnostic.clone());
+        unique(&files, &documents);
+        if let Some((at, document)) = documents.get(MAX_DOCUMENTS) {
+            files[*at].refuse(
+                &document.name_span,
+                format!("there are more than {MAX_DOCUMENTS} policies"),
+                "remove some",
+            );
         }
+        Self { files, documents }
     }
-    if found.is_empty() {
-        Ok(Plan::new(parts(documents), generation))
-    } else {
-        found.sort();
-        Err(found)
+
+    /// The policies, if nothing was found to be wrong.
+    pub(crate) fn finish(self) -> Result<Vec<Document>, Diagnostics> {
+        let mut found = Diagnostics::default();
+        for file in self.files {
+            for diagnostic in &file.found() {
+                found.push(diagnostic.clone());
+            }
+        }
+        if found.is_empty() {
+            Ok(self.documents.into_iter().map(|(_, d)| d).collect())
+        } else {
+            found.sort();
+            Err(found)
+        }
     }
 }
 
@@ -107,7 +129,11 @@ fn conflicts(files: &[File], documents: &[(usize, Document)]) {
         }
     }
     // A denial of some requests says nothing about a connection that nobody reads.
-    for (at, document) in documents {
+    // A guardrail is not refused for it: it then denies the connection.
+    let policies = documents
+        .iter()
+        .filter(|(_, document)| document.kind == PolicyKind::ToolPolicy);
+    for (at, document) in policies {
         for denial in &document.deny {
             let rule = &denial.rule;
             if rule.is_total() || rule.scope.hosts.is_empty() || matches!(rule.kind, Kind::Tcp) {
@@ -152,16 +178,29 @@ fn noun(treatment: Treatment) -> &'static str {
     }
 }
 
-fn parts(documents: Vec<(usize, Document)>) -> Parts {
+fn parts(documents: Vec<Document>) -> Parts {
     // The policies that are enforced decide; those that only watch decide if they are alone.
-    let shadow = !documents.is_empty() && documents.iter().all(|(_, d)| d.mode == Mode::Shadow);
+    let mut policies = documents
+        .iter()
+        .filter(|document| document.kind == PolicyKind::ToolPolicy)
+        .peekable();
+    let shadow = policies.peek().is_some() && policies.all(|d| d.mode == Mode::Shadow);
     let mut parts = Parts {
         shadow,
         ..Parts::default()
     };
-    for (_, document) in documents {
-        parts.policies.push(Arc::clone(&document.name));
+    for document in documents {
         let rules = |written: Vec<Written>| written.into_iter().map(|w| w.rule);
+        let name = Arc::clone(&document.name);
+        if document.kind == PolicyKind::ClusterToolPolicy {
+            parts.guardrails.push(name);
+            match document.mode {
+                Mode::Enforce => parts.guard.extend(rules(document.deny)),
+                Mode::Shadow => parts.shadow_deny.extend(rules(document.deny)),
+            }
+            continue;
+        }
+        parts.policies.push(name);
         if shadow || document.mode == Mode::Enforce {
             parts.allow.extend(rules(document.allow));
             parts.deny.extend(rules(document.deny));

@@ -5,6 +5,13 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+/// The name of the file, and the key of a pod's own Secret, that holds a credential of a policy: the
+/// policy's name (without namespace), a dot, the credential's, which has no dot.
+#[must_use]
+pub fn key(policy: &str, credential: &str) -> String {
+    format!("{policy}.{credential}")
+}
+
 /// A credential of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Credential {

@@ -10,6 +10,8 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
+use crate::tree::Span;
+
 /// More findings than anyone reads at once.
 const MAX_DIAGNOSTICS: usize = 50;
 /// Lines longer than this are cut before they are shown.
@@ -24,6 +26,12 @@ pub struct Diagnostic {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
+    /// The field at fault, as `spec.tools[0].when`; empty where the file as a whole is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field: String,
+    /// Where in the value of that field, if the value is an expression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<Place>,
     /// What is wrong.
     pub message: String,
     /// What to do about it.
@@ -32,6 +40,15 @@ pub struct Diagnostic {
     text: Arc<str>,
     #[serde(skip)]
     span: Range<usize>,
+}
+
+/// A place in a text of several lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
 }
 
 /// Everything wrong with a set of policies. Never empty when it is an error.
@@ -46,18 +63,19 @@ impl Diagnostic {
     pub(crate) fn new(
         file: &str,
         text: &Arc<str>,
-        span: Range<usize>,
+        at: &Span,
         message: impl Into<String>,
         remedy: Option<String>,
     ) -> Self {
-        let start = floor(text, span.start);
-        let end = floor(text, span.end.max(start));
-        let before = &text[..start];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let start = floor(text, at.bytes.start);
+        let end = floor(text, at.bytes.end.max(start));
+        let place = Place::of(text, start);
         Self {
             file: file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line: place.line,
+            column: place.column,
+            field: at.field.to_string(),
+            within: at.within,
             message: message.into(),
             remedy,
             text: Arc::clone(text),
@@ -90,6 +108,20 @@ impl Diagnostic {
             ));
         }
         renderer.render(&report)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// The place of a byte.
+    pub(crate) fn of(text: &str, at: usize) -> Self {
+        let before = &text[..floor(text, at)];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
     }
 }
 

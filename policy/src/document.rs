@@ -1,4 +1,4 @@
-//! The written form of a `ToolPolicy`, read from a tree into rules.
+//! The written form of a policy, read from a tree into rules.
 //!
 //! Every field is checked here or refused here; what comes out is meant as it stands. All faults
 //! of a document are reported, not only the first.
@@ -13,25 +13,38 @@ mod selector;
 mod tcp;
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use selector::Selector;
 
+use crate::limits::{MAX_OBJECT_NAME, MAX_RULES};
 use crate::plan::rule::Rule;
-use crate::tree::{Fields, File, Kind, Node};
+use crate::tree::{Fields, File, Kind, Node, Span};
 use crate::verdict::Mode;
 
-const API_VERSION: &str = "exeat.dev/v1alpha1";
-/// More rules than a person can answer for in one policy.
-const MAX_RULES: usize = 2000;
+pub(crate) const API_VERSION: &str = "exeat.dev/v1alpha1";
+
+/// What a document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyKind {
+    /// Of a namespace: allows and denies.
+    ToolPolicy,
+    /// Of the cluster: a guardrail, which can only take away.
+    ClusterToolPolicy,
+}
 
 /// A policy as written.
 #[derive(Debug)]
 pub(crate) struct Document {
+    pub(crate) kind: PolicyKind,
+    pub(crate) namespace: Option<Arc<str>>,
+    /// The name alone.
+    pub(crate) short: Arc<str>,
     /// `namespace/name`, or the name alone.
     pub(crate) name: Arc<str>,
-    pub(crate) name_span: Range<usize>,
+    pub(crate) name_span: Span,
+    /// Of guardrails.
+    pub(crate) namespaces: Selector,
     pub(crate) selector: Selector,
     pub(crate) mode: Mode,
     pub(crate) allow: Vec<Written>,
@@ -42,7 +55,7 @@ pub(crate) struct Document {
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) rule: Rule,
-    pub(crate) span: Range<usize>,
+    pub(crate) span: Span,
 }
 
 /// Reads one document; `None` if it is too broken to go on with. Faults are noted either way.
@@ -50,17 +63,25 @@ pub(crate) fn read(file: &File, node: &Node) -> Option<Document> {
     let top = Fields::open(
         file,
         node,
-        "a ToolPolicy",
-        &["apiVersion", "kind", "metadata", "spec"],
-        &["status"],
+        "a policy",
+        // The status is written by the operator, and no policy.
+        &["apiVersion", "kind", "metadata", "spec", "status"],
+        &[],
     )?;
-    let kind = expect(file, &top, "kind", "ToolPolicy");
-    let version = expect(file, &top, "apiVersion", API_VERSION);
-    let (name, name_span) = metadata(file, top.need("metadata")?)?;
+    let kind = kind(file, &top);
+    let version = version(file, &top);
+    let metadata = metadata(file, top.need("metadata")?, kind)?;
     let spec = top.need("spec")?;
-    if !kind || !version {
+    if !version {
         return None;
     }
+    match kind? {
+        PolicyKind::ToolPolicy => tool_policy(file, spec, metadata),
+        PolicyKind::ClusterToolPolicy => guardrail(file, spec, metadata),
+    }
+}
+
+fn tool_policy(file: &File, spec: &Node, metadata: Metadata) -> Option<Document> {
     let spec = Fields::open(
         file,
         spec,
@@ -75,20 +96,13 @@ pub(crate) fn read(file: &File, node: &Node) -> Option<Document> {
         ],
         &["limits"],
     )?;
-    let selector = spec
-        .get("podSelector")
-        .map_or_else(Selector::default, |node| selector::read(file, node));
-    let mode = spec.word(
-        "mode",
-        &[("Enforce", Mode::Enforce), ("Shadow", Mode::Shadow)],
-    );
     let credentials = spec
         .get("credentials")
-        .map(|node| credentials::read(file, node))
+        .map(|node| credentials::read(file, node, &metadata.short))
         .unwrap_or_default();
     let cx = rule::Context {
         file,
-        policy: &name,
+        policy: &metadata.full,
         credentials: &credentials,
     };
     let mut allow = rules(&cx, &spec, "tools", rule::tool);
@@ -96,31 +110,94 @@ pub(crate) fn read(file: &File, node: &Node) -> Option<Document> {
     let deny = rules(&cx, &spec, "deny", rule::deny);
     unique(file, &allow, &deny);
     Some(Document {
-        name,
-        name_span,
-        selector,
-        mode: mode.unwrap_or(Mode::Enforce),
+        kind: PolicyKind::ToolPolicy,
+        namespaces: Selector::default(),
+        selector: selector(file, &spec, "podSelector"),
+        mode: mode(&spec),
         allow,
         deny,
+        namespace: metadata.namespace,
+        short: metadata.short,
+        name: metadata.full,
+        name_span: metadata.span,
     })
 }
 
-fn expect(file: &File, top: &Fields<'_>, field: &str, wanted: &str) -> bool {
-    let Some(node) = top.need(field) else {
-        return false;
+fn guardrail(file: &File, spec: &Node, metadata: Metadata) -> Option<Document> {
+    let known = ["namespaceSelector", "podSelector", "mode", "deny"];
+    let spec = Fields::open(file, spec, "`spec` of a guardrail", &known, &[])?;
+    let cx = rule::Context {
+        file,
+        policy: &metadata.full,
+        credentials: &[],
     };
-    let found = node.text(file, &format!("`{field}`"));
-    if found.is_some_and(|found| found != wanted) {
-        file.refuse(
-            &node.span,
-            format!("this is no {field} that is known here"),
-            format!("write `{field}: {wanted}`"),
-        );
-    }
-    found == Some(wanted)
+    spec.need("deny")?;
+    let deny = rules(&cx, &spec, "deny", rule::deny);
+    unique(file, &[], &deny);
+    Some(Document {
+        kind: PolicyKind::ClusterToolPolicy,
+        namespaces: selector(file, &spec, "namespaceSelector"),
+        selector: selector(file, &spec, "podSelector"),
+        mode: mode(&spec),
+        allow: Vec::new(),
+        deny,
+        namespace: None,
+        short: metadata.short,
+        name: metadata.full,
+        name_span: metadata.span,
+    })
 }
 
-fn metadata(file: &File, node: &Node) -> Option<(Arc<str>, Range<usize>)> {
+fn selector(file: &File, spec: &Fields<'_>, field: &'static str) -> Selector {
+    spec.get(field)
+        .map_or_else(Selector::default, |node| selector::read(file, node, field))
+}
+
+fn mode(spec: &Fields<'_>) -> Mode {
+    let words = [("Enforce", Mode::Enforce), ("Shadow", Mode::Shadow)];
+    spec.word("mode", &words).unwrap_or(Mode::Enforce)
+}
+
+fn kind(file: &File, top: &Fields<'_>) -> Option<PolicyKind> {
+    let node = top.need("kind")?;
+    match node.text(file, "`kind`")? {
+        "ToolPolicy" => Some(PolicyKind::ToolPolicy),
+        "ClusterToolPolicy" => Some(PolicyKind::ClusterToolPolicy),
+        _ => {
+            file.refuse(
+                &node.span,
+                "this is no kind that is known here",
+                "write `kind: ToolPolicy`, or `kind: ClusterToolPolicy` for a guardrail",
+            );
+            None
+        }
+    }
+}
+
+fn version(file: &File, top: &Fields<'_>) -> bool {
+    let Some(node) = top.need("apiVersion") else {
+        return false;
+    };
+    let found = node.text(file, "`apiVersion`");
+    if found.is_some_and(|found| found != API_VERSION) {
+        file.refuse(
+            &node.span,
+            "this is no apiVersion that is known here",
+            format!("write `apiVersion: {API_VERSION}`"),
+        );
+    }
+    found == Some(API_VERSION)
+}
+
+/// Whose policy it is.
+struct Metadata {
+    namespace: Option<Arc<str>>,
+    short: Arc<str>,
+    full: Arc<str>,
+    span: Span,
+}
+
+fn metadata(file: &File, node: &Node, kind: Option<PolicyKind>) -> Option<Metadata> {
     // What the API server adds to an object is no policy, and is passed over.
     let known = [
         "name",
@@ -130,10 +207,14 @@ fn metadata(file: &File, node: &Node) -> Option<(Arc<str>, Range<usize>)> {
         "uid",
         "resourceVersion",
         "generation",
+        "generateName",
         "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
         "managedFields",
         "ownerReferences",
         "finalizers",
+        "selfLink",
     ];
     let fields = Fields::open(file, node, "`metadata`", &known, &[])?;
     let span = fields.need("name")?.span.clone();
@@ -147,11 +228,22 @@ fn metadata(file: &File, node: &Node) -> Option<(Arc<str>, Range<usize>)> {
         return None;
     }
     let namespace = fields.text("namespace");
+    let place = fields
+        .get("namespace")
+        .map_or(fields.span(), |node| &node.span);
+    if namespace.is_some() && kind == Some(PolicyKind::ClusterToolPolicy) {
+        file.refuse(
+            place,
+            "a ClusterToolPolicy is of no namespace",
+            "remove `namespace`; `spec.namespaceSelector` says which ones it is for",
+        );
+        return None;
+    }
     if let Some(namespace) = namespace
         && (!is_dns_name(namespace) || namespace.contains('.'))
     {
         file.refuse(
-            fields.span(),
+            place,
             "this is no name of a namespace",
             "use lower-case letters, digits and `-`",
         );
@@ -161,12 +253,17 @@ fn metadata(file: &File, node: &Node) -> Option<(Arc<str>, Range<usize>)> {
         || name.to_owned(),
         |namespace| format!("{namespace}/{name}"),
     );
-    Some((full.into(), span))
+    Some(Metadata {
+        namespace: namespace.map(Into::into),
+        short: name.into(),
+        full: full.into(),
+        span,
+    })
 }
 
-fn is_dns_name(name: &str) -> bool {
+pub(crate) fn is_dns_name(name: &str) -> bool {
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= 253
+    name.len() <= MAX_OBJECT_NAME
         && name.starts_with(edge)
         && name.ends_with(edge)
         && name.chars().all(|c| edge(c) || matches!(c, '-' | '.'))
@@ -181,16 +278,8 @@ fn rules(
     let Some(node) = spec.get(field) else {
         return Vec::new();
     };
-    let list = node.list(cx.file, &format!("`{field}`"));
-    if list.len() > MAX_RULES {
-        cx.file.refuse(
-            &node.span,
-            format!("there are more than {MAX_RULES} rules"),
-            "split the policy",
-        );
-        return Vec::new();
-    }
-    list.iter()
+    node.list_of(cx.file, &format!("`{field}`"), MAX_RULES)
+        .iter()
         .filter_map(|item| {
             let span = place(item);
             read(cx, item).map(|rule| Written { rule, span })
@@ -199,7 +288,7 @@ fn rules(
 }
 
 /// Where a rule is shown: at its name.
-fn place(node: &Node) -> Range<usize> {
+fn place(node: &Node) -> Span {
     if let Kind::Map(entries) = &node.kind {
         for (key, value) in entries {
             if matches!(&key.kind, Kind::Text(text) if text == "name") {
@@ -208,6 +297,17 @@ fn place(node: &Node) -> Range<usize> {
         }
     }
     node.span.clone()
+}
+
+impl PolicyKind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ToolPolicy => "ToolPolicy",
+            Self::ClusterToolPolicy => "ClusterToolPolicy",
+        }
+    }
 }
 
 fn unique(file: &File, allow: &[Written], deny: &[Written]) {

@@ -9,7 +9,9 @@
 //! a rule must see of a body, `expression` is CEL, [`verdict`] is the answer.
 
 pub mod body;
+pub mod bundle;
 pub mod call;
+pub mod check;
 pub mod credential;
 pub mod diagnostics;
 pub mod host;
@@ -17,20 +19,26 @@ pub mod path;
 pub mod plan;
 pub mod reason;
 pub mod source;
+pub mod status;
 pub mod target;
 pub mod verdict;
 
+mod canonical;
 mod compile;
 mod document;
 mod expression;
+mod limits;
 mod pattern;
 mod tree;
 
 pub use body::{BodyNeed, Dialect, InferenceCall, McpBody, McpCall, McpMessage, Provider, RpcId};
+pub use bundle::{Bundle, BundleError};
 pub use call::{Call, Content, Destination, HttpCall, Protocol, Scheme, Treatment};
+pub use check::{Checked, CredentialUse, check};
 pub use compile::compile;
 pub use credential::{Credential, Inject, SecretRef};
-pub use diagnostics::{Diagnostic, Diagnostics};
+pub use diagnostics::{Diagnostic, Diagnostics, Place};
+pub use document::PolicyKind;
 pub use host::{Host, HostError};
 pub use path::{Path, PathError};
 pub use plan::Plan;

@@ -76,6 +76,20 @@ impl HostPattern {
         }
     }
 
+    /// Whether every host that matches the other matches this.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (own, Self::Exact(host)) => own.matches(host),
+            (Self::Exact(_), Self::Below(_)) => false,
+            (Self::Below(own), Self::Below(theirs)) => {
+                own == theirs
+                    || theirs
+                        .strip_suffix(&**own)
+                        .is_some_and(|prefix| prefix.ends_with('.'))
+            }
+        }
+    }
+
     /// Whether some host matches both.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {

@@ -36,10 +36,14 @@ pub struct Plan {
     credentials: Vec<Arc<Credential>>,
     /// The policies that apply, by name.
     policies: Vec<Arc<str>>,
+    /// The guardrails that apply, by name.
+    guardrails: Vec<Arc<str>>,
     mode: Mode,
     allow: Table,
+    /// Denials of guardrails: they hold whatever the policies' mode.
+    guard: Table,
     deny: Table,
-    /// Denials of Shadow policies beside enforced ones.
+    /// Denials of Shadow policies and guardrails beside enforced ones.
     shadow_deny: Table,
 }
 
@@ -47,8 +51,10 @@ pub struct Plan {
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     pub(crate) policies: Vec<Arc<str>>,
+    pub(crate) guardrails: Vec<Arc<str>>,
     pub(crate) shadow: bool,
     pub(crate) allow: Vec<Rule>,
+    pub(crate) guard: Vec<Rule>,
     pub(crate) deny: Vec<Rule>,
     pub(crate) shadow_deny: Vec<Rule>,
 }
@@ -64,6 +70,7 @@ impl Plan {
 
     pub(crate) fn new(parts: Parts, generation: u64) -> Self {
         let allow = Table::new(parts.allow, false);
+        let guard = Table::new(parts.guard, true);
         let deny = Table::new(parts.deny, true);
         let shadow_deny = Table::new(parts.shadow_deny, true);
         let mode = if parts.shadow {
@@ -79,17 +86,22 @@ impl Plan {
         }
         let mut policies = parts.policies;
         policies.sort();
-        let digest = canonical::digest(mode, &policies, &allow, &deny, &shadow_deny);
-        Self {
+        let mut guardrails = parts.guardrails;
+        guardrails.sort();
+        let mut plan = Self {
             generation,
-            digest,
+            digest: String::new(),
             credentials,
             policies,
+            guardrails,
             mode,
             allow,
+            guard,
             deny,
             shadow_deny,
-        }
+        };
+        plan.digest = canonical::digest(&plan);
+        plan
     }
 
     /// `sha256:…` of the canonical form. Independent of the order of files and rules, and of the
@@ -111,6 +123,12 @@ impl Plan {
         &self.policies
     }
 
+    /// The guardrails that apply, by name, sorted.
+    #[must_use]
+    pub fn guardrails(&self) -> &[Arc<str>] {
+        &self.guardrails
+    }
+
     /// Whether denials count: `Shadow` only if every policy that applies is.
     #[must_use]
     pub fn mode(&self) -> Mode {
@@ -123,13 +141,18 @@ impl Plan {
         if host.ip().is_some() {
             return false;
         }
+        let denied = |table: &Table| {
+            table.on_host(host).any(|rule| {
+                rule.is_total() && rule.scope.ports.is_empty() && rule.scope.scheme.is_none()
+            })
+        };
+        if denied(&self.guard) {
+            return false;
+        }
         if self.mode == Mode::Shadow {
             return true;
         }
-        let denied = self.deny.on_host(host).any(|rule| {
-            rule.is_total() && rule.scope.ports.is_empty() && rule.scope.scheme.is_none()
-        });
-        !denied && self.allow.on_host(host).next().is_some()
+        !denied(&self.deny) && self.allow.on_host(host).next().is_some()
     }
 
     /// How connections to this destination are handled.
@@ -195,7 +218,7 @@ impl Plan {
                 _ => {}
             }
         }
-        for table in [&self.deny, &self.shadow_deny] {
+        for table in [&self.guard, &self.deny, &self.shadow_deny] {
             for rule in table.candidates(&destination.host, Some(&call.path)) {
                 if let Kind::Mcp(mcp) = &rule.kind
                     && mcp
@@ -215,6 +238,12 @@ impl Plan {
     /// Judges one call.
     #[must_use]
     pub fn decide(&self, call: &Call<'_>) -> Verdict {
+        // A guardrail that is enforced is, also where the policies only watch.
+        if !self.policies.is_empty()
+            && let Err(denial) = judge::denied(&self.guard, call)
+        {
+            return Verdict::Deny(denial);
+        }
         match (self.judge(call), self.mode) {
             (Ok(rule), mode) => {
                 let shadowed = judge::denied(&self.shadow_deny, call).err();

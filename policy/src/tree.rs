@@ -4,6 +4,7 @@
 //! a policy. Reading goes through [`Fields`], which refuses every key that nobody asked for.
 
 mod fields;
+mod span;
 mod yaml;
 
 use std::cell::RefCell;
@@ -11,8 +12,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use fields::{Fields, suggest};
+pub(crate) use span::Span;
 
-use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::diagnostics::{Diagnostic, Diagnostics, Place};
 use crate::source::Source;
 
 /// One source while it is read, and what was found wrong with it.
@@ -28,8 +30,8 @@ pub(crate) struct File {
 pub(crate) struct Node {
     /// What it is.
     pub(crate) kind: Kind,
-    /// Where it stands, in bytes.
-    pub(crate) span: Range<usize>,
+    /// Where it stands.
+    pub(crate) span: Span,
 }
 
 /// What a value is.
@@ -58,7 +60,10 @@ impl File {
     /// The documents that are not empty. Errors are noted.
     pub(crate) fn documents(&self) -> Vec<Node> {
         match yaml::read(&self.text) {
-            Ok(documents) => documents,
+            Ok(mut documents) => {
+                documents.iter_mut().for_each(Node::name_fields);
+                documents
+            }
             Err(fault) => {
                 self.fault(&fault.span, fault.message, fault.remedy);
                 Vec::new()
@@ -67,20 +72,15 @@ impl File {
     }
 
     /// Notes what is wrong here, and what to do about it.
-    pub(crate) fn fault(
-        &self,
-        span: &Range<usize>,
-        message: impl Into<String>,
-        remedy: Option<String>,
-    ) {
-        let diagnostic = Diagnostic::new(&self.name, &self.text, span.clone(), message, remedy);
+    pub(crate) fn fault(&self, span: &Span, message: impl Into<String>, remedy: Option<String>) {
+        let diagnostic = Diagnostic::new(&self.name, &self.text, span, message, remedy);
         self.found.borrow_mut().push(diagnostic);
     }
 
     /// As [`Self::fault`], with a remedy.
     pub(crate) fn refuse(
         &self,
-        span: &Range<usize>,
+        span: &Span,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
@@ -97,8 +97,8 @@ impl File {
 
     /// Where bytes of a scalar's value stand in the file. A block scalar is indented and a quoted
     /// one escaped, so the value is followed through the source, skipping what it does not hold.
-    pub(crate) fn within(&self, scalar: &Node, value: &str, part: &Range<usize>) -> Range<usize> {
-        let mut at = scalar.span.start;
+    pub(crate) fn within(&self, scalar: &Node, value: &str, part: &Range<usize>) -> Span {
+        let mut at = scalar.span.bytes.start;
         let (mut start, mut end) = (None, None);
         for (offset, wanted) in value.char_indices() {
             let rest = self.text.get(at..).unwrap_or_default();
@@ -118,14 +118,39 @@ impl File {
                 end = Some(at);
             }
         }
-        let start = start.or(end).unwrap_or(scalar.span.start);
-        start..end.unwrap_or(start).max(start)
+        let start = start.or(end).unwrap_or(scalar.span.bytes.start);
+        let bytes = start..end.unwrap_or(start).max(start);
+        scalar.span.part(bytes, Place::of(value, part.start))
     }
 }
 
 // === impl Node ===
 
 impl Node {
+    /// Gives every value, and every key, the name of the field that it is.
+    fn name_fields(&mut self) {
+        match &mut self.kind {
+            Kind::List(items) => {
+                for (at, item) in items.iter_mut().enumerate() {
+                    item.span.field = self.span.field.item(at);
+                    item.name_fields();
+                }
+            }
+            Kind::Map(entries) => {
+                for (key, value) in entries {
+                    let field = match &key.kind {
+                        Kind::Text(name) => self.span.field.child(name),
+                        _ => self.span.field.clone(),
+                    };
+                    key.span.field = field.clone();
+                    value.span.field = field;
+                    value.name_fields();
+                }
+            }
+            Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Float | Kind::Text(_) => {}
+        }
+    }
+
     /// What kind of value it is, for messages.
     pub(crate) fn noun(&self) -> &'static str {
         match self.kind {
@@ -174,6 +199,20 @@ impl Node {
             &self.span,
             format!("{what} is a list, not {}", self.noun()),
             "put it in square brackets, or each item after a dash",
+        );
+        &[]
+    }
+
+    /// The list, or a note that it is none or longer than `most`.
+    pub(crate) fn list_of(&self, file: &File, what: &str, most: usize) -> &[Self] {
+        let list = self.list(file, what);
+        if list.len() <= most {
+            return list;
+        }
+        file.refuse(
+            &self.span,
+            format!("{what} has more than {most} items"),
+            "split the rule or the policy",
         );
         &[]
     }

@@ -26,6 +26,10 @@ enum Place {
 
 const PLACES: [Place; 2] = [Place::Tmpfs, Place::Disk];
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark, told where a disk is"
+)]
 fn open(place: Place, durability: Durability) -> (TempDir, Ledger) {
     let folder = match place {
         Place::Tmpfs => PathBuf::from("/dev/shm"),

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod call;
+pub mod caller;
 pub mod dns;
 pub mod explicit;
 pub mod fields;

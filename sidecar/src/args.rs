@@ -153,6 +153,9 @@ pub(crate) struct Serve {
     /// How long calls may take to end after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub(crate) grace_seconds: u64,
+    /// Test at intervals that the confinement is there around the gate; without it, never ready
+    #[arg(long)]
+    self_test: bool,
     /// Threads that serve connections
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = value_parser!(u16).range(1..=MOST_WORKERS))]
     pub(crate) workers: u16,
@@ -255,6 +258,7 @@ impl Serve {
         settings.name_servers = self.nameserver;
         settings.hosts_file = self.hosts_file;
         settings.otlp = self.otlp;
+        settings.self_test = self.self_test;
         settings.connection_limit =
             usize::try_from(self.connection_limit).unwrap_or(DEFAULT_CONNECTION_LIMIT);
         settings.principal = Principal {

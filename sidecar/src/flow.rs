@@ -251,7 +251,7 @@ async fn begin(pod: &Arc<Pod>, permit: decide::Permit) -> Result<Begun, serve::S
 
 /// A connection to the transparent listener: where to is what the kernel says.
 pub async fn transparent(pod: &Arc<Pod>, tcp: tokio::net::TcpStream) -> Result<(), Ended> {
-    match crate::agent::origin::original(&tcp, &pod.names) {
+    match crate::agent::origin::original(&tcp, &pod.names, &pod.callers) {
         Ok(origin) => connection(pod, Transport::Tcp(tcp), origin).await,
         Err(error) => Err(Ended::without_origin(pod, tcp, &error)),
     }

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     agent::{
+        caller::Callers,
         dns, explicit,
         leaf::{Authority, MintError},
         names::VirtualNames,
@@ -32,6 +33,7 @@ use crate::{
         health::{self, Health},
         metrics::Metrics,
         reload::{Labels, Policies, PolicyError, PolicySource},
+        selftest::{self, SelfTest},
         watch::Watch,
     },
     upstream::{
@@ -86,6 +88,10 @@ pub struct Settings {
     pub principal: Principal,
     /// Connections of the agent at once.
     pub connection_limit: usize,
+    /// The agent is in another network namespace than this process: its sockets can't be looked up.
+    pub elsewhere: bool,
+    /// Whether the gate tests, now and at intervals, that the confinement is there around it.
+    pub self_test: bool,
 }
 
 /// Sockets that are bound already, for each of the gate's ports.
@@ -108,6 +114,7 @@ pub struct Pod {
     pub(crate) policies: Arc<Policies>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) names: Arc<VirtualNames>,
+    pub(crate) callers: Callers,
     pub(crate) terminator: Terminator,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) pool: Arc<Pool>,
@@ -184,7 +191,22 @@ impl Settings {
             otlp: None,
             principal: Principal::default(),
             connection_limit: DEFAULT_CONNECTION_LIMIT,
+            elsewhere: false,
+            self_test: false,
         }
+    }
+}
+
+// === impl Listeners ===
+
+impl Listeners {
+    /// Tests that nobody, the gate itself included, reaches these but by a redirect.
+    fn self_test(&self) -> Arc<SelfTest> {
+        let tcp = self.transparent.iter().chain(&self.dns_tcp);
+        let tcp: Vec<_> = tcp.filter_map(|socket| socket.local_addr().ok()).collect();
+        let udp = self.dns_udp.iter();
+        let udp: Vec<_> = udp.filter_map(|socket| socket.local_addr().ok()).collect();
+        SelfTest::new(&tcp, &udp)
     }
 }
 
@@ -217,6 +239,11 @@ impl Gate {
         let watches = vec![policies.watch(), credentials.watch()];
         let pod = Arc::new(Pod {
             names: Arc::new(VirtualNames::default()),
+            callers: if settings.elsewhere {
+                Callers::elsewhere()
+            } else {
+                Callers::here()
+            },
             terminator: Terminator::new(authority),
             pool: Arc::new(Pool::new(resolver, tls)),
             calls: Arc::default(),
@@ -226,14 +253,18 @@ impl Gate {
             ledger,
             credentials,
         });
+        let self_test = settings.self_test.then(|| listeners.self_test());
         let gate = Self {
-            health: Health::new(&pod.policies, &pod.ledger, &pod.metrics),
+            health: Health::new(&pod.policies, &pod.ledger, &pod.metrics, self_test.clone()),
             pod,
             connections: Arc::new(Semaphore::new(settings.connection_limit)),
             connection_limit: settings.connection_limit,
             _watches: watches,
         };
         gate.serve(listeners)?;
+        if let Some(test) = self_test {
+            gate.test_at_intervals(test);
+        }
         gate.health.started();
         Ok(gate)
     }
@@ -242,6 +273,12 @@ impl Gate {
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.pod.terminator.authority().pem()
+    }
+
+    /// The public key that the journal's heads are signed with, in hexadecimal.
+    #[must_use]
+    pub fn journal_key(&self) -> String {
+        self.pod.ledger.public_key()
     }
 
     /// Every journal line from now on.
@@ -364,6 +401,23 @@ impl Gate {
             }
         });
         Ok(())
+    }
+
+    /// The first at once: a gate that is not confined is never ready.
+    fn test_at_intervals(&self, test: Arc<SelfTest>) {
+        let mut stopping = self.pod.stopping.subscribe();
+        tokio::spawn(async move {
+            loop {
+                let tested = Arc::clone(&test);
+                if let Err(error) = tokio::task::spawn_blocking(move || tested.run()).await {
+                    tracing::error!(%error, "the self-test ended early");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(selftest::INTERVAL) => {}
+                    () = crate::serve::stopped(&mut stopping) => return,
+                }
+            }
+        });
     }
 
     fn sweep(&self) {

@@ -14,6 +14,7 @@ pub mod receipt;
 pub mod record;
 mod redact;
 mod shared;
+pub mod sign;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ use journal::Journal;
 use keeper::Keeper;
 use line::Field;
 use shared::{Entry, Room, Shared};
+use sign::Signer;
 
 pub use export::{ExportConfig, ExportError, ExportStatus};
 pub use journal::JournalError;
@@ -150,7 +152,9 @@ impl Ledger {
             max_bytes,
             ..
         } = config;
-        let shared = Arc::new(Shared::new(journal, durability, rendered, max_bytes, lines));
+        let signer = Signer::generate().map_err(|_| JournalError::Key)?;
+        let shared = Shared::new(journal, durability, rendered, max_bytes, lines, signer);
+        let shared = Arc::new(shared);
         if let Some(torn) = torn {
             tracing::warn!(
                 bytes = torn.bytes,
@@ -173,6 +177,7 @@ impl Ledger {
         shared
             .own(shared::OPENED, &fields)
             .map_err(JournalError::FirstRecord)?;
+        shared.name_key().map_err(JournalError::FirstRecord)?;
         let keeper = Keeper::start(&shared).map_err(JournalError::Thread)?;
         let threads = Threads {
             exporter: Mutex::default(),
@@ -235,6 +240,7 @@ impl Ledger {
                 any.http = None;
                 any.dns = None;
                 any.tcp = None;
+                any.caller_uid = None;
                 line::decision(&mut body, &shared.principal, &any);
             } else {
                 line::decision(&mut body, &shared.principal, decision);
@@ -298,6 +304,15 @@ impl Ledger {
             seq: chain.seq,
             hash: chain.hash(),
         }
+    }
+
+    /// The public key that heads are signed with, in hexadecimal. Kept somewhere else, it shows
+    /// later that a journal is this gate's and no rewritten one.
+    #[must_use]
+    pub fn public_key(&self) -> String {
+        let mut text = Vec::with_capacity(64);
+        line::hex(&mut text, self.shared.signer.public());
+        text.into_iter().map(char::from).collect()
     }
 
     /// What could not be recorded since the journal was opened.
@@ -377,6 +392,7 @@ fn close(shared: &Shared) {
     if let Err(error) = shared.own(shared::CLOSED, &fields) {
         tracing::error!(%error, "the journal could not be closed");
     }
+    shared.sign_head(&mut shared.state.lock());
     if let Err(error) = file.sync_data() {
         tracing::error!(%error, "the journal could not be synced");
     }

@@ -83,6 +83,7 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
         let roots = authority_file::system_roots();
         authority_file::write(path, &[&roots, gate.ca_pem()])?;
     }
+    tracing::info!(key = gate.journal_key(), "the journal's heads are signed");
     tracing::info!(status = %gate.policies().status(), "exeat-sidecar is ready");
     tokio::select! {
         _ = terminate.recv() => {}

@@ -6,4 +6,5 @@ pub mod health;
 pub mod held;
 pub mod metrics;
 pub mod reload;
+pub mod selftest;
 pub mod watch;

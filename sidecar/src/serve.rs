@@ -28,7 +28,7 @@ use crate::{
     agent::{
         answer::{self, Shape},
         identify::Identity,
-        origin::{Origin, OriginError},
+        origin::{Origin, OriginError, caller},
         resets::Resets,
         sniff::SniffError,
         stream::Transport,
@@ -481,6 +481,7 @@ impl Ended {
             address: local,
             port: local.map_or(0, |local| local.port()),
             name: None,
+            caller: local.and_then(|local| caller(&tcp, &pod.callers, local)),
         };
         let denial = Denial::new(Reason::SelfCall, error.to_string());
         Self::refused(

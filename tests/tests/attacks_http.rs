@@ -1256,3 +1256,40 @@ fn the_secret_is_seen_upstream_only() {
     }
     gate.nothing_strayed().unwrap();
 }
+
+// === B4: DNS inside of HTTPS ===
+
+/// A question to a resolver on an allowed host is a request like any other: judged by its path.
+#[test]
+fn a_resolver_on_an_allowed_host_is_a_path_like_any_other() {
+    let gate = Gate::start().unwrap();
+    let mut faults = Faults::default();
+    let question = "AAABAAABAAAAAAAAB2F0dGFja2VyB2V4YW1wbGUAAAEAAQ";
+    for path in ["/dns-query", "/resolve", "/open/../dns-query"] {
+        for (method, more, body) in [
+            ("GET", "Accept: application/dns-message\r\n".to_owned(), ""),
+            (
+                "POST",
+                "Content-Type: application/dns-message\r\nContent-Length: 17\r\n".to_owned(),
+                "\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\x01\0\x01",
+            ),
+        ] {
+            let target = if method == "GET" {
+                format!("{path}?dns={question}")
+            } else {
+                path.to_owned()
+            };
+            let mut bytes = request(method, &target, PLAIN, &more);
+            bytes.extend_from_slice(body.as_bytes());
+            faults.check(format!("{method} {target}"), || {
+                refused(
+                    &gate,
+                    &bytes,
+                    &["no_rule", "invalid_path", "invalid_request"],
+                )
+            });
+        }
+    }
+    faults.none();
+    gate.nothing_strayed().unwrap();
+}

@@ -580,6 +580,12 @@ fn a_flood_of_questions_is_bounded() {
         sent += 1;
     }
     assert!(gate.get(API, "/allowed/x").unwrap().status == 200 && sent > 1000);
+    // B6: names that the wildcard allows, each a message to the zone's owner, run into a budget.
+    let over = |record: &serde_json::Value| {
+        let name = record["dns"]["name"].as_str().unwrap_or_default();
+        record["decision"] == "deny" && name.ends_with(".wild.exeat.test")
+    };
+    assert!(gate.decisions().iter().any(over), "no budget for new names");
     let grown = gate.memory().unwrap().saturating_sub(before);
     assert!(
         grown < 48 << 20,
@@ -635,6 +641,154 @@ fn the_gates_own_ports_lead_nowhere() {
     }
     drop(gate.capture.take());
     gate.healthy().unwrap();
+}
+
+/// H16: whoever in the pod uses the gate, its record names the user that did.
+#[test]
+fn another_user_of_the_pod_is_on_record() {
+    let gate = Gate::start().unwrap();
+    for (persona, uid) in [(Persona::Agent, 1000), (Persona::DefaultRoot, 0)] {
+        for target in [world(80), PROXY.to_owned()] {
+            let to: std::net::SocketAddr = target.parse().unwrap();
+            let path = "/open/x";
+            let bytes = if target == PROXY {
+                format!("GET http://{PLAIN}{path} HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n").into_bytes()
+            } else {
+                request("GET", path, PLAIN, "")
+            };
+            let watch = gate.watch();
+            let mut stream = gate
+                .pod
+                .inside
+                .run(persona, || TcpStream::connect_timeout(&to, PROMPT))
+                .unwrap()
+                .unwrap();
+            let answers = ask(&mut stream, &bytes, 1).unwrap();
+            assert_eq!(answers[0].status, 200, "{target}");
+            let decisions = watch.decisions(1);
+            assert_eq!(
+                decisions[0]["caller"]["uid"], uid,
+                "{target}: {decisions:?}"
+            );
+        }
+    }
+    // Denied as well, and of another family.
+    let watch = gate.watch();
+    let mut stream = gate.connect("[2001:db8::9]:80").unwrap();
+    ask(&mut stream, &request("GET", "/", "evil.test", ""), 1).unwrap();
+    assert_eq!(watch.decisions(1)[0]["caller"]["uid"], 1000);
+    gate.nothing_strayed().unwrap();
+}
+
+/// The gate notices that the rules around it are gone, or that others were put before them.
+#[test]
+fn a_gate_that_is_not_confined_is_not_ready() {
+    let gate = Gate::with(exeat_tests::gate::POLICY, &["--self-test"]).unwrap();
+    let page = |path: &str| -> String {
+        gate.pod
+            .outside
+            .run(Persona::Root, || {
+                let mut stream =
+                    TcpStream::connect_timeout(&pod_address(15_021).parse().unwrap(), PROMPT)
+                        .unwrap();
+                stream.write_all(&request("GET", path, "x", "")).unwrap();
+                let mut text = String::new();
+                stream.read_to_string(&mut text).unwrap();
+                text
+            })
+            .unwrap()
+    };
+    let until = |ready: bool| {
+        let start = Instant::now();
+        loop {
+            let text = page("/healthz/ready");
+            if text.starts_with("HTTP/1.1 200") == ready {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "{text}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let metric = format!("exeat_self_test_passed {}\n", u8::from(ready));
+        assert!(page("/metrics").contains(&metric));
+    };
+    until(true);
+    let inside = |program: &str, words: &[&str]| gate.pod.inside.command(program, words).unwrap();
+    let init = exeat_tests::governed::program("exeat-init").unwrap();
+    for opened in [
+        "insert rule inet exeat output accept",
+        "flush chain inet exeat output",
+        "delete table inet exeat",
+    ] {
+        let words: Vec<&str> = opened.split(' ').collect();
+        if opened.starts_with("flush") {
+            // Its policy is to drop: shut, but not as planned; the gate itself gets nowhere.
+            inside("nft", &["add", "rule", "inet", "exeat", "input", "accept"]);
+            inside(
+                "nft",
+                &[
+                    "add",
+                    "chain",
+                    "inet",
+                    "exeat",
+                    "output",
+                    "{ policy accept; }",
+                ],
+            );
+        }
+        if opened.starts_with("delete") {
+            // Else no frame leaves at all, the probe's answer among them: none bears the stamp.
+            inside("nft", &["delete", "table", "netdev", "exeat"]);
+        }
+        inside("nft", &words);
+        until(false);
+        assert!(page("/healthz/ready").contains("self-test"));
+        inside(init.to_str().unwrap(), &["apply"]);
+        until(true);
+    }
+    assert!(gate.log().contains("the self-test failed"));
+}
+
+/// A24: the pod is told to end, and the agent does not care.
+#[test]
+fn a_gate_that_is_told_to_stop_opens_nothing() {
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    let gate = Gate::with(exeat_tests::gate::POLICY, &["--grace-seconds", "2"]).unwrap();
+    // Held open for all of the grace.
+    let mut held = gate.connect(world(80)).unwrap();
+    held.write_all(b"POST /open/x HTTP/1.1\r\nHost: plain.exeat.test\r\nContent-Length: 9\r\n\r\n")
+        .unwrap();
+    drop(gate.capture.take());
+    let process = Pid::from_raw(i32::try_from(gate.process()).unwrap());
+    kill(process, Signal::SIGTERM).unwrap();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        gate.agent(|| {
+            for to in ["203.0.113.66:443", "[2001:db8::9]:443"] {
+                let to = to.parse::<std::net::SocketAddr>().unwrap();
+                if let Ok(mut stream) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
+                    let _cut = stream.write_all(b"the agent's own words");
+                }
+                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let sent = UdpSocket::bind(any)
+                    .unwrap()
+                    .send_to(b"the agent's own words", to);
+                assert!(sent.is_err(), "{to}");
+            }
+        })
+        .unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let gone = gate.agent(|| {
+        TcpStream::connect_timeout(&"203.0.113.66:443".parse().unwrap(), Duration::from_secs(1))
+    });
+    assert!(gone.unwrap().is_err(), "somebody is still there");
+    for frame in gate.capture.take() {
+        assert!(!frame.holds(b"the agent's own words"), "{frame:?}");
+    }
+    gate.nothing_strayed().unwrap();
 }
 
 #[test]

@@ -15,6 +15,10 @@ macro_rules! under_every_filter {
 
 #[path = "confinement/attempts.rs"]
 mod attempts;
+#[path = "confinement/failures.rs"]
+mod failures;
+#[path = "confinement/kinds.rs"]
+mod kinds;
 #[path = "confinement/lifecycle.rs"]
 mod lifecycle;
 #[path = "confinement/mutations.rs"]

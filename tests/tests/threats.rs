@@ -17,6 +17,7 @@ fn every_test_that_is_named_exists() {
         let places = [
             format!("tests/{file}.rs"),
             format!("tests/confinement/{file}.rs"),
+            format!("tests/audit/{file}.rs"),
         ];
         let sources = places.map(|place| fs::read_to_string(root.join(place)).unwrap_or_default());
         let head = format!("fn {test}(");

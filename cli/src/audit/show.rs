@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use exeat_sidecar::ledger::chain::Verifier;
+use exeat_sidecar::ledger::sign;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -138,6 +139,10 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 // === impl Table ===
 
 impl<'a> Table<'a> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "whether colours are wanted: the user's terminal, no gate"
+    )]
     fn new(arguments: &'a Arguments) -> Self {
         let stdout = io::stdout().lock();
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
@@ -167,6 +172,10 @@ impl<'a> Table<'a> {
         let decision = event == "exeat.egress.decision";
         if event == "exeat.egress.outcome" {
             return self.ended(record, line);
+        }
+        if self.arguments.format == Format::Table && matches!(event, sign::KEY | sign::CHECKPOINT) {
+            // Nothing that happened: `verify` tells of them.
+            return Ok(());
         }
         if !(if decision {
             self.wants(&record)

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use exeat_sidecar::ledger::chain::Verifier;
+use exeat_sidecar::ledger::sign::CHECKPOINT;
 use serde_json::json;
 
 use super::Format;
@@ -23,6 +24,10 @@ pub(crate) struct Arguments {
     /// A record known from elsewhere, which must be in the journal: shows whether its end was cut
     #[arg(long, value_name = "SEQ:HASH", value_parser = anchor)]
     head: Option<(u64, String)>,
+    /// A public key known from elsewhere (the gate's log, an exported record), which must have signed
+    /// the journal: shows whether all of it was written anew
+    #[arg(long, value_name = "HEX", value_parser = key)]
+    key: Option<[u8; 32]>,
     /// How the verdict is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -33,15 +38,20 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let broken = prove(arguments, &mut verifier)?.err();
     let (records, chains) = (verifier.records(), verifier.chains());
     let head = verifier.head();
+    let (signatures, keys) = (verifier.checkpoints(), verifier.keys());
+    let signed = verifier.signed();
     let mut out = io::stdout().lock();
     match (arguments.format, &broken) {
         (Format::Text, None) => {
             let (seq, hash) = head.unwrap_or_default();
             writeln!(
                 out,
-                "whole: {records} record{} in {chains} chain{}, head {seq}:{hash}",
+                "whole: {records} record{} in {chains} chain{}, {signatures} signature{} by {keys} \
+                 key{} up to record {signed}, head {seq}:{hash}",
                 plural(records),
-                plural(chains)
+                plural(chains),
+                plural(signatures),
+                plural(keys),
             )?;
         }
         (Format::Text, Some(broken)) => {
@@ -55,8 +65,10 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         (Format::Json, None) => {
             let head = head.map(|(seq, hash)| json!({"seq": seq, "hash": hash}));
-            let verdict =
-                json!({"whole": true, "records": records, "chains": chains, "head": head});
+            let verdict = json!({
+                "whole": true, "records": records, "chains": chains, "head": head,
+                "signatures": signatures, "keys": keys, "signed": signed,
+            });
             writeln!(out, "{verdict}")?;
         }
         (Format::Json, Some(it)) => {
@@ -83,6 +95,7 @@ pub(super) fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// The outer result is about reading, the inner one about what was read.
 fn prove(arguments: &Arguments, verifier: &mut Verifier) -> anyhow::Result<Result<(), Broken>> {
     let mut missing = arguments.head.as_ref();
+    let mut unsigned = arguments.key.as_ref();
     for path in &arguments.files {
         let mut lines = Lines::open(path)?;
         loop {
@@ -94,6 +107,10 @@ fn prove(arguments: &Arguments, verifier: &mut Verifier) -> anyhow::Result<Resul
                         {
                             missing = None;
                         }
+                        let signs = sealed.event == CHECKPOINT;
+                        if signs && unsigned.is_some() && unsigned == verifier.key() {
+                            unsigned = None;
+                        }
                     }
                     Err(broken) => return Ok(Err(broken)),
                 },
@@ -103,6 +120,16 @@ fn prove(arguments: &Arguments, verifier: &mut Verifier) -> anyhow::Result<Resul
                 Next::End => break,
             }
         }
+    }
+    if let (Some(_), Some(path)) = (unsigned, arguments.files.last()) {
+        return Ok(Err(Broken {
+            path: path.clone(),
+            line: 0,
+            seq: None,
+            problem: "no record is signed by that key: the journal was written anew, or is \
+                      another one"
+                .to_owned(),
+        }));
     }
     let (Some((seq, hash)), Some(path)) = (missing, arguments.files.last()) else {
         return Ok(Ok(()));
@@ -126,6 +153,18 @@ fn anchor(text: &str) -> Result<(u64, String), String> {
         return Err(wrong());
     }
     Ok((seq, hash.to_ascii_lowercase()))
+}
+
+fn key(text: &str) -> Result<[u8; 32], String> {
+    let wrong = || "write the public key as 64 hexadecimal digits".to_owned();
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    let mut key = [0; 32];
+    for (at, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| wrong())?;
+    }
+    Ok(key)
 }
 
 fn plural(count: u64) -> &'static str {

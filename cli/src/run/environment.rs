@@ -65,6 +65,10 @@ const REMOVED: &[&str] = &[
 ];
 
 /// Sets the command's variables. `folder` is where it finds the gate's public files.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command's environment is the user's, and is added to"
+)]
 pub(super) fn set(command: &mut Command, folder: &Path, java: bool) {
     for name in REMOVED {
         command.env_remove(name);
@@ -96,7 +100,12 @@ pub(super) fn set(command: &mut Command, folder: &Path, java: bool) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::disallowed_methods,
+        reason = "a test"
+    )]
 
     use super::*;
     use std::ffi::OsStr;

@@ -42,6 +42,10 @@ pub(super) enum Order {
 }
 
 /// Runs the stage; its exit status is the command's.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this starts the command that the user gave"
+)]
 pub(super) fn main(command: &[OsString]) -> Result<u8, Broken> {
     let keeper = Channel::from_stdin()?;
     stage::die_with_parent()?;
@@ -118,6 +122,10 @@ pub(super) fn main(command: &[OsString]) -> Result<u8, Broken> {
 }
 
 /// Is there such a command? A folder of `PATH` that may not be entered looks like one to the kernel.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where the user's shell would look for the command"
+)]
 fn is_there(program: &OsStr) -> bool {
     if Path::new(program).components().count() > 1 {
         return true;

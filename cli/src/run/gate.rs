@@ -31,6 +31,10 @@ pub(super) fn listeners(kinds: &[Kind], fds: Vec<OwnedFd>) -> io::Result<Listene
 }
 
 /// What the gate is set up with.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the gate of a run calls on the user's behalf, with the user's roots"
+)]
 pub(super) fn settings(prepared: &Prepared, policy: PolicySource) -> Settings {
     let mut settings = Settings::new(policy, prepared.audit.clone());
     settings.labels = Labels {
@@ -54,6 +58,8 @@ pub(super) fn settings(prepared: &Prepared, policy: PolicySource) -> Settings {
         .extend(chosen.filter(|file| file.is_file()));
     settings.resolve.clone_from(&prepared.resolve);
     settings.otlp.clone_from(&prepared.otlp);
+    // Only the listeners are in the command's network namespace.
+    settings.elsewhere = true;
     settings.principal = Principal {
         pod: Some(format!("run-{}", std::process::id())),
         uid: Some(nix::unistd::Uid::effective().to_string()),

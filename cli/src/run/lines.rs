@@ -203,6 +203,10 @@ fn print(line: fmt::Arguments<'_>) {
     );
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whether colours are wanted: the user's terminal, no gate"
+)]
 fn colour() -> bool {
     let set =
         |name| std::env::var_os(name).is_some_and(|value: std::ffi::OsString| !value.is_empty());

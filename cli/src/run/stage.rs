@@ -86,6 +86,10 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 /// Starts the next stage; the channel is its standard input.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this program itself, as its next stage"
+)]
 pub(super) fn spawn(
     name: Name,
     command: &[OsString],

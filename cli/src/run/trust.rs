@@ -100,6 +100,10 @@ pub(super) fn write(
 }
 
 /// The first bundle there is, the user's own choice first.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the roots that the user's own tools would take"
+)]
 fn system_roots() -> Vec<u8> {
     let chosen = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     chosen
@@ -111,6 +115,10 @@ fn system_roots() -> Vec<u8> {
 }
 
 /// Where a `java` that the command would start has its home.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the Java that the user's own shell would find"
+)]
 fn java_homes() -> Vec<PathBuf> {
     let home = std::env::var_os("JAVA_HOME").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -215,6 +215,7 @@ fn condition(condition: &Match) -> String {
         Match::TcpFrom(port) => format!("-m tcp --sport {port}"),
         Match::UdpTo(port) => format!("-m udp --dport {port}"),
         Match::ToLocal => "-m addrtype --dst-type LOCAL".to_owned(),
+        Match::FromElsewhere => "-m addrtype ! --src-type LOCAL".to_owned(),
         Match::ToNet(net) => format!("-d {}", prefixed(*net)),
         Match::Arriving => "! -i lo".to_owned(),
         Match::Leaving => "! -o lo".to_owned(),

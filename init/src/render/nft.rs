@@ -199,6 +199,7 @@ fn condition(condition: &Match) -> String {
         Match::TcpFrom(port) => format!("tcp sport {port}"),
         Match::UdpTo(port) => format!("udp dport {port}"),
         Match::ToLocal => "fib daddr type local".to_owned(),
+        Match::FromElsewhere => "fib saddr type != local".to_owned(),
         Match::ToNet(Net::V4(net)) => format!("ip daddr {net}"),
         Match::ToNet(Net::V6(net)) => format!("ip6 daddr {net}"),
         Match::Arriving => "iif != \"lo\"".to_owned(),

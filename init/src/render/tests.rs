@@ -1,6 +1,11 @@
 //! The texts, whole: a change to a rule is a change that a person reads here.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
 
 use super::{iptables, nft};
 use crate::plan::Plan;

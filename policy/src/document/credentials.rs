@@ -1,18 +1,19 @@
 //! `credentials`: where secrets lie and how they are injected. Never the secrets.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::is_dns_name;
 use crate::credential::{Credential, Inject, SecretRef};
-use crate::tree::{Fields, File, Node};
+use crate::limits::{MAX_CREDENTIALS, MAX_NAME, MAX_OBJECT_NAME, MAX_PREFIX, MAX_WORD};
+use crate::tree::{Fields, File, Node, Span};
 
 /// A credential and where it stands.
 #[derive(Debug)]
 pub(super) struct WrittenCredential {
     pub(super) credential: Arc<Credential>,
-    pub(super) span: Range<usize>,
+    pub(super) span: Span,
 }
 
 /// Headers that frame or route a message. Injecting them would change what was judged.
@@ -34,10 +35,13 @@ const FRAMING: &[&str] = &[
     "mcp-name",
 ];
 
-pub(super) fn read(file: &File, node: &Node) -> Vec<WrittenCredential> {
+/// The key under which the pod's own Secret holds what signs its status: never a credential.
+const RESERVED: &str = crate::status::KEY_FILE;
+
+pub(super) fn read(file: &File, node: &Node, policy: &str) -> Vec<WrittenCredential> {
     let mut known: Vec<WrittenCredential> = Vec::new();
-    for node in node.list(file, "`credentials`") {
-        let Some(written) = credential(file, node) else {
+    for node in node.list_of(file, "`credentials`", MAX_CREDENTIALS) {
+        let Some(written) = credential(file, node, policy) else {
             continue;
         };
         if known
@@ -59,7 +63,7 @@ pub(super) fn read(file: &File, node: &Node) -> Vec<WrittenCredential> {
     known
 }
 
-fn credential(file: &File, node: &Node) -> Option<WrittenCredential> {
+fn credential(file: &File, node: &Node, policy: &str) -> Option<WrittenCredential> {
     let fields = Fields::open(
         file,
         node,
@@ -68,12 +72,12 @@ fn credential(file: &File, node: &Node) -> Option<WrittenCredential> {
         &[],
     )?;
     let span = fields.need("name")?.span.clone();
-    let name = fields.need_text("name")?;
+    let name = name(file, fields.need_text("name")?, &span, policy)?;
     let secret = secret(file, fields.need("secret")?);
     let inject = inject(file, fields.need("inject")?);
     Some(WrittenCredential {
         credential: Arc::new(Credential {
-            name: name.into(),
+            name,
             secret: secret?,
             inject: inject?,
         }),
@@ -81,11 +85,63 @@ fn credential(file: &File, node: &Node) -> Option<WrittenCredential> {
     })
 }
 
+/// A credential is a file of the gate's, `<policy>.<credential>`: the last dot ends the policy's
+/// name, so the credential's has none, and no two policies share a file.
+fn name(file: &File, name: &str, span: &Span, policy: &str) -> Option<Arc<str>> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if name.len() > MAX_NAME || !name.chars().all(plain) {
+        file.refuse(
+            span,
+            "this is no name of a credential",
+            format!(
+                "use up to {MAX_NAME} letters, digits, `-`, `_`: it becomes the name of a file"
+            ),
+        );
+        return None;
+    }
+    if name == RESERVED {
+        file.refuse(
+            span,
+            format!("`{RESERVED}` is the gate's own"),
+            "use another name",
+        );
+        return None;
+    }
+    if policy.len() + 1 + name.len() > MAX_OBJECT_NAME {
+        file.refuse(
+            span,
+            "the names of the policy and of the credential are too long together",
+            format!("they make the name of a file, of at most {MAX_OBJECT_NAME} characters"),
+        );
+        return None;
+    }
+    Some(name.into())
+}
+
 fn secret(file: &File, node: &Node) -> Option<SecretRef> {
     let fields = Fields::open(file, node, "`secret`", &["name", "key"], &[])?;
+    let name = fields.need_text("name")?;
+    let key = fields.need_text("key")?;
+    if !is_dns_name(name) {
+        file.refuse(
+            &fields.need("name")?.span,
+            "this is no name of a Secret",
+            "use lower-case letters, digits, `-` and `.`",
+        );
+        return None;
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if key.len() > MAX_OBJECT_NAME || !key.chars().all(plain) {
+        file.refuse(
+            &fields.need("key")?.span,
+            "this is no key of a Secret",
+            "use letters, digits, `-`, `_` and `.`",
+        );
+        return None;
+    }
     Some(SecretRef {
-        name: fields.need_text("name")?.into(),
-        key: fields.need_text("key")?.into(),
+        name: name.into(),
+        key: key.into(),
     })
 }
 
@@ -105,7 +161,10 @@ fn inject(file: &File, node: &Node) -> Option<Inject> {
         "basic" => {
             let fields = Fields::open(file, way, "`basic`", &["username"], &[])?;
             let username = fields.need_text("username")?;
-            if username.contains(':') || username.chars().any(char::is_control) {
+            if username.contains(':')
+                || username.chars().any(char::is_control)
+                || username.chars().count() > MAX_WORD
+            {
                 file.refuse(
                     &way.span,
                     "a user name has no colon and no control character",
@@ -121,9 +180,10 @@ fn inject(file: &File, node: &Node) -> Option<Inject> {
         "query" => {
             let fields = Fields::open(file, way, "`query`", &["name"], &[])?;
             let name = fields.need_text("name")?;
-            if !name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'))
+            if name.len() > MAX_WORD
+                || !name
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'))
             {
                 file.refuse(
                     &way.span,
@@ -149,7 +209,7 @@ fn header(file: &File, node: &Node) -> Option<Inject> {
         );
         return None;
     };
-    if FRAMING.contains(&name.as_str()) {
+    if text.len() > MAX_WORD || FRAMING.contains(&name.as_str()) {
         file.refuse(
             &node.span,
             format!("`{name}` is not the place of a secret"),
@@ -158,8 +218,9 @@ fn header(file: &File, node: &Node) -> Option<Inject> {
         return None;
     }
     let prefix = fields.text("prefix");
-    if prefix.is_some_and(|p| p.len() > 64 || !p.chars().all(|c| c == ' ' || c.is_ascii_graphic()))
-    {
+    if prefix.is_some_and(|p| {
+        p.len() > MAX_PREFIX || !p.chars().all(|c| c == ' ' || c.is_ascii_graphic())
+    }) {
         file.refuse(
             &node.span,
             "a prefix is at most 64 printable ASCII characters",

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::call::Scheme;
+use crate::limits::{MAX_HOST, MAX_ITEMS, MAX_PEM};
 use crate::pattern::{HostPattern, HostPatternError};
 use crate::plan::rule::Scope;
 use crate::tree::{Fields, File, Kind, Node};
 use crate::verdict::{CaSource, UpstreamTls};
-
-/// A bundle of a few certificates.
-const MAX_PEM: usize = 64 * 1024;
 
 /// Reads the fields that are there; `wide` ones, of denials, may be absent and mean everything.
 pub(super) fn read(file: &File, fields: &Fields<'_>, wide: bool) -> Scope {
@@ -62,6 +60,14 @@ fn hosts(file: &File, fields: &Fields<'_>, wide: bool) -> Vec<HostPattern> {
 }
 
 pub(super) fn pattern(file: &File, text: &str, node: &Node, wide: bool) -> Option<HostPattern> {
+    if text.chars().count() > MAX_HOST {
+        file.refuse(
+            &node.span,
+            format!("a host has at most {MAX_HOST} characters"),
+            "correct it",
+        );
+        return None;
+    }
     let error = match HostPattern::parse(text, wide) {
         Ok(pattern) => return Some(pattern),
         Err(error) => error,
@@ -87,7 +93,7 @@ pub(super) fn pattern(file: &File, text: &str, node: &Node, wide: bool) -> Optio
 }
 
 fn ports(file: &File, node: &Node) -> Vec<u16> {
-    let list = node.list(file, "`ports`");
+    let list = node.list_of(file, "`ports`", MAX_ITEMS);
     if list.is_empty() && matches!(node.kind, Kind::List(_)) {
         file.refuse(
             &node.span,

@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::destination;
+use crate::limits::{MAX_NAME, MAX_URL};
 use crate::pattern::PathPattern;
 use crate::plan::rule::{HttpMatch, Kind, Scope};
 use crate::tree::{Fields, File, Node};
@@ -12,12 +13,14 @@ pub(super) fn read(file: &File, node: &Node, wide: bool) -> Option<(Scope, Kind)
         "hosts",
         "ports",
         "scheme",
-        "addresses",
-        "tls",
         "methods",
         "paths",
+        "addresses",
+        "tls",
     ];
-    let fields = Fields::open(file, node, "`http`", &known, &[])?;
+    // A denial dials nothing: it has no use for the last two.
+    let known = if wide { &known[..5] } else { &known[..] };
+    let fields = Fields::open(file, node, "`http`", known, &[])?;
     if !wide {
         fields.need("hosts")?;
     }
@@ -49,6 +52,9 @@ fn methods(file: &File, fields: &Fields<'_>) -> Vec<Method> {
             continue;
         }
         match Method::from_bytes(text.as_bytes()) {
+            Ok(_) if text.len() > MAX_NAME => {
+                file.refuse(&node.span, "this is no method", "write GET, POST, …");
+            }
             Ok(Method::CONNECT) => {
                 file.refuse(
                     &node.span,
@@ -68,6 +74,14 @@ fn methods(file: &File, fields: &Fields<'_>) -> Vec<Method> {
 fn paths(file: &File, fields: &Fields<'_>) -> Vec<PathPattern> {
     let mut paths = Vec::new();
     for (text, node) in fields.texts("paths").unwrap_or_default() {
+        if text.len() > MAX_URL {
+            file.refuse(
+                &node.span,
+                format!("a pattern for paths has at most {MAX_URL} bytes"),
+                "write `**` for the rest",
+            );
+            continue;
+        }
         match PathPattern::parse(text) {
             Ok(pattern) => paths.push(pattern),
             Err(error) => file.refuse(

@@ -3,6 +3,7 @@
 use super::destination;
 use crate::body::Provider;
 use crate::host::Host;
+use crate::limits::MAX_WORD;
 use crate::pattern::{Glob, HostPattern};
 use crate::plan::rule::{InferenceMatch, Kind, Scope};
 use crate::tree::{Fields, File};
@@ -40,6 +41,17 @@ pub(super) fn read(file: &File, fields: &Fields<'_>) -> Option<(Scope, Kind)> {
         .texts("allow")
         .unwrap_or_default()
         .into_iter()
+        .filter(|(text, node)| {
+            let fits = text.chars().count() <= MAX_WORD;
+            if !fits {
+                file.refuse(
+                    &node.span,
+                    format!("a model's name has at most {MAX_WORD} characters"),
+                    "correct it",
+                );
+            }
+            fits
+        })
         .map(|(text, _)| Glob::new(text))
         .collect();
     globs.sort();

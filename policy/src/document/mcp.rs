@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use super::destination;
 use crate::call::Scheme;
+use crate::limits::{MAX_TOOL, MAX_URL};
 use crate::pattern::HostPattern;
 use crate::plan::rule::{Kind, McpMatch, Scope};
 use crate::target::Target;
 use crate::tree::{Fields, File, Node, suggest};
 
 /// Methods that a rule may allow beside the lifecycle and its tools.
-const METHODS: &[&str] = &[
+pub(crate) const METHODS: &[&str] = &[
     "completion/complete",
     "prompts/get",
     "prompts/list",
@@ -85,7 +86,8 @@ fn tool_names(file: &File, tools: &[(&str, &Node)]) -> BTreeSet<String> {
                 "tools are named one by one",
                 "list the names, as tools/list gives them",
             );
-        } else if name.chars().any(|c| c.is_control() || c.is_whitespace()) || name.len() > 128 {
+        } else if name.chars().any(|c| c.is_control() || c.is_whitespace()) || name.len() > MAX_TOOL
+        {
             file.refuse(
                 &node.span,
                 "this is no name of a tool",
@@ -121,6 +123,7 @@ fn methods(file: &File, fields: &Fields<'_>) -> BTreeSet<String> {
 fn url(file: &File, node: &Node) -> Option<Target> {
     let text = node.text(file, "`server`")?;
     let why = match Target::parse(text) {
+        Ok(_) if text.len() > MAX_URL => format!("it has more than {MAX_URL} bytes"),
         Ok(target) if target.query.is_none() => return Some(target),
         Ok(_) => "the URL has a query".to_owned(),
         Err(error) => error.to_string(),

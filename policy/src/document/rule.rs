@@ -7,6 +7,7 @@ use super::{http, inference, mcp, tcp};
 use crate::call::Scheme;
 use crate::credential::Credential;
 use crate::expression::{Expression, Vocabulary};
+use crate::limits::MAX_NAME;
 use crate::plan::rule::{Kind, Rule, Scope};
 use crate::tree::{Fields, File, Node, suggest};
 
@@ -42,13 +43,6 @@ pub(super) fn deny(cx: &Context<'_>, node: &Node) -> Option<Rule> {
     let later = ["git", "inference"].iter().any(|kind| fields.has(kind));
     let name = name(cx, &fields)?;
     let (scope, kind) = one_kind(cx, node, &fields, &["http", "mcp", "tcp"], later, true)?;
-    if scope.passthrough || scope.tls.ca.is_some() || !scope.addresses.is_empty() {
-        cx.file.refuse(
-            &node.span,
-            "a denial dials nothing",
-            "remove `tls` and `addresses`",
-        );
-    }
     finish(cx, &fields, name, scope, kind)
 }
 
@@ -76,7 +70,7 @@ pub(super) fn inference(cx: &Context<'_>, node: &Node) -> Option<Rule> {
 fn name(cx: &Context<'_>, fields: &Fields<'_>) -> Option<Arc<str>> {
     let name = fields.need_text("name")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
-    if name.len() > 63 || !name.chars().all(plain) {
+    if name.len() > MAX_NAME || !name.chars().all(plain) {
         let span = fields.get("name").map_or(fields.span(), |node| &node.span);
         cx.file.refuse(
             span,

@@ -1,10 +1,11 @@
-//! `podSelector`, as Kubernetes has it.
+//! `podSelector` and `namespaceSelector`, as Kubernetes has them.
 
 use std::collections::BTreeMap;
 
+use crate::limits::MAX_ITEMS;
 use crate::tree::{Fields, File, Kind, Node};
 
-/// Which pods a policy is for. Without terms: all of its namespace.
+/// Which pods, or namespaces, a policy is for. Without terms: all.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selector {
     terms: Vec<Term>,
@@ -42,19 +43,22 @@ impl Selector {
     }
 }
 
-pub(super) fn read(file: &File, node: &Node) -> Selector {
+pub(super) fn read(file: &File, node: &Node, what: &'static str) -> Selector {
     let mut selector = Selector::default();
-    let Some(fields) = Fields::open(
-        file,
-        node,
-        "`podSelector`",
-        &["matchLabels", "matchExpressions"],
-        &[],
-    ) else {
+    let Some(fields) = Fields::open(file, node, what, &["matchLabels", "matchExpressions"], &[])
+    else {
         return selector;
     };
     if let Some(labels) = fields.get("matchLabels") {
         if let Kind::Map(entries) = &labels.kind {
+            if entries.len() > MAX_ITEMS {
+                file.refuse(
+                    &labels.span,
+                    format!("there are more than {MAX_ITEMS} labels"),
+                    "name fewer",
+                );
+                return selector;
+            }
             for (key, value) in entries {
                 let value = match &value.kind {
                     // An empty label value is a value.
@@ -78,11 +82,10 @@ pub(super) fn read(file: &File, node: &Node) -> Selector {
         }
     }
     if let Some(node) = fields.get("matchExpressions") {
-        selector.terms.extend(
-            node.list(file, "`matchExpressions`")
-                .iter()
-                .filter_map(|node| term(file, node)),
-        );
+        let list = node.list_of(file, "`matchExpressions`", MAX_ITEMS);
+        selector
+            .terms
+            .extend(list.iter().filter_map(|node| term(file, node)));
     }
     selector
 }

@@ -7,7 +7,9 @@ use crate::verdict::UpstreamTls;
 
 pub(super) fn read(file: &File, node: &Node, wide: bool) -> Option<(Scope, Kind)> {
     let known = ["host", "hosts", "port", "ports", "addresses"];
-    let fields = Fields::open(file, node, "`tcp`", &known, &[])?;
+    // A denial dials nothing: it has no use for the last.
+    let known = if wide { &known[..4] } else { &known[..] };
+    let fields = Fields::open(file, node, "`tcp`", known, &[])?;
     let missing = |one: &str, many: &str| !fields.has(one) && !fields.has(many);
     // A denial may leave one of them open.
     let open = usize::from(missing("host", "hosts")) + usize::from(missing("port", "ports"));

@@ -1,29 +1,21 @@
 //! The canonical form: JSON with sorted keys of what was compiled, and its digest. Two sets of
 //! files that mean the same have the same digest.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
+use super::Plan;
 use super::rule::{Kind, Rule};
 use super::table::Table;
+use crate::canonical;
 use crate::credential::{Credential, Inject};
 use crate::expression::Expression;
 use crate::pattern::Glob;
-use crate::verdict::{CaSource, Mode};
+use crate::verdict::CaSource;
 
 /// Changes when the same policies come to mean something else.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
-pub(super) fn digest(
-    mode: Mode,
-    policies: &[Arc<str>],
-    allow: &Table,
-    deny: &Table,
-    shadow_deny: &Table,
-) -> String {
+pub(super) fn digest(plan: &Plan) -> String {
     let rules = |table: &Table| -> Vec<Value> {
         let mut rules: Vec<&Rule> = table.rules().collect();
         rules.sort_by(|a, b| (&a.policy, &a.name).cmp(&(&b.policy, &b.name)));
@@ -31,21 +23,15 @@ pub(super) fn digest(
     };
     let form = json!({
         "schemaVersion": SCHEMA,
-        "mode": mode.as_str(),
-        "policies": policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "allow": rules(allow),
-        "deny": rules(deny),
-        "shadowDeny": rules(shadow_deny),
+        "mode": plan.mode.as_str(),
+        "policies": plan.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "guardrails": plan.guardrails.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "allow": rules(&plan.allow),
+        "guard": rules(&plan.guard),
+        "deny": rules(&plan.deny),
+        "shadowDeny": rules(&plan.shadow_deny),
     });
-    let mut text = String::new();
-    write(&form, &mut text);
-    let mut hex = String::from("sha256:");
-    for byte in Sha256::digest(text.as_bytes()) {
-        for digit in [byte >> 4, byte & 15] {
-            hex.push(char::from_digit(u32::from(digit), 16).unwrap_or_default());
-        }
-    }
-    hex
+    canonical::digest(&form)
 }
 
 fn rule(rule: &Rule) -> Value {
@@ -98,34 +84,4 @@ fn credential(credential: &Credential) -> Value {
         "secret": {"name": &*credential.secret.name, "key": &*credential.secret.key},
         "inject": inject,
     })
-}
-
-/// JSON without spaces, keys sorted.
-fn write(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(object) => {
-            out.push('{');
-            let sorted: BTreeMap<&String, &Value> = object.iter().collect();
-            for (at, (key, value)) in sorted.into_iter().enumerate() {
-                if at > 0 {
-                    out.push(',');
-                }
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push(':');
-                write(value, out);
-            }
-            out.push('}');
-        }
-        Value::Array(items) => {
-            out.push('[');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
-                    out.push(',');
-                }
-                write(item, out);
-            }
-            out.push(']');
-        }
-        scalar => out.push_str(&scalar.to_string()),
-    }
 }

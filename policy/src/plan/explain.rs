@@ -53,7 +53,8 @@ impl Plan {
                 ));
             }
         }
-        for rule in self.deny.on_host(host).take(MAX_SHOWN) {
+        let denials = self.guard.on_host(host).chain(self.deny.on_host(host));
+        for rule in denials.take(MAX_SHOWN) {
             if let Ok(false) = judge::denies(rule, call) {
                 near.push(near_miss(
                     rule,

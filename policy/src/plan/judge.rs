@@ -365,8 +365,11 @@ pub(super) fn denies(rule: &Rule, call: &Call<'_>) -> Result<bool, Failure> {
     }
     let http = match call.protocol {
         Protocol::Http(http) => http,
-        Protocol::Tcp => return Ok(rule.is_total() && rule.scope.scheme.is_none()),
         // Unread, it may be what is denied. Denials that name no host are not about it.
+        Protocol::Tcp => {
+            let total = rule.is_total() && rule.scope.scheme.is_none();
+            return Ok(total || !rule.scope.hosts.is_empty());
+        }
         Protocol::Tls => {
             let of_https = rule.scope.scheme != Some(Scheme::Http);
             return Ok(of_https && (rule.is_total() || !rule.scope.hosts.is_empty()));

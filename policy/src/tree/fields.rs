@@ -1,15 +1,14 @@
 //! Reading a mapping field by field. A key that is not of the mapping's vocabulary is a fault
 //! with the nearest known key as remedy; a key of a later version is a fault that says so.
 
-use std::ops::Range;
-
-use super::{File, Kind, Node};
+use super::{File, Kind, Node, Span};
+use crate::limits::MAX_ITEMS;
 
 /// A mapping whose every key is known.
 pub(crate) struct Fields<'n> {
     file: &'n File,
     what: &'static str,
-    span: &'n Range<usize>,
+    span: &'n Span,
     entries: &'n [(Node, Node)],
 }
 
@@ -128,7 +127,7 @@ impl<'n> Fields<'n> {
     pub(crate) fn texts(&self, name: &str) -> Option<Vec<(&'n str, &'n Node)>> {
         let node = self.get(name)?;
         let what = format!("`{name}`");
-        let list = node.list(self.file, &what);
+        let list = node.list_of(self.file, &what, MAX_ITEMS);
         if list.is_empty() && matches!(node.kind, Kind::List(_)) {
             self.file.refuse(
                 &node.span,
@@ -149,7 +148,7 @@ impl<'n> Fields<'n> {
         self.entries
     }
 
-    pub(crate) fn span(&self) -> &'n Range<usize> {
+    pub(crate) fn span(&self) -> &'n Span {
         self.span
     }
 }

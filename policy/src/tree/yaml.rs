@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
 
-use super::{Kind, Node};
+use super::{Kind, Node, Span};
 
 /// A `ConfigMap` holds 1 MiB at most; a policy file is a part of one.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -17,7 +17,7 @@ const MAX_NODES: usize = 200_000;
 
 /// Why a text is no YAML, and where.
 pub(super) struct Fault {
-    pub(super) span: Range<usize>,
+    pub(super) span: Span,
     pub(super) message: String,
     pub(super) remedy: Option<String>,
 }
@@ -25,7 +25,7 @@ pub(super) struct Fault {
 pub(super) fn read(text: &str) -> Result<Vec<Node>, Fault> {
     if text.len() > MAX_BYTES {
         return Err(Fault {
-            span: 0..0,
+            span: Span::default(),
             message: format!("the file is over {MAX_BYTES} bytes"),
             remedy: Some("split it".to_owned()),
         });
@@ -76,7 +76,7 @@ fn fault(text: &str, error: &serde_saphyr::Error) -> Fault {
         serde_saphyr::Error::DuplicateMappingKey { .. }
     );
     Fault {
-        span: span.start.min(text.len())..span.end.min(text.len()),
+        span: Span::from(span.start.min(text.len())..span.end.min(text.len())),
         message: format!("this is not a YAML that a policy can be written in: {message}"),
         remedy: duplicate.then(|| "keep one of the two".to_owned()),
     }
@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for Raw {
         let spanned = Spanned::<RawKind>::deserialize(deserializer)?;
         Ok(Self(Node {
             kind: spanned.value.0,
-            span: span(&spanned.referenced),
+            span: Span::from(span(&spanned.referenced)),
         }))
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use super::{
     answer::{self, Shape},
     identify::Identity,
-    origin::Origin,
+    origin::{Origin, caller},
     stream::Transport,
     strict::may_switch,
 };
@@ -29,13 +29,20 @@ use crate::{
 /// Serves one connection until it ends.
 pub async fn serve(pod: &Arc<Pod>, tcp: TcpStream) {
     let line = Arc::new(Line::default());
+    let here = Origin {
+        caller: tcp
+            .local_addr()
+            .ok()
+            .and_then(|local| caller(&tcp, &pod.callers, local)),
+        ..nowhere()
+    };
     let service = {
-        let (pod, line) = (Arc::clone(pod), Arc::clone(&line));
+        let (pod, line, here) = (Arc::clone(pod), Arc::clone(&line), here.clone());
         service_fn(move |request| {
-            let (pod, line) = (Arc::clone(&pod), Arc::clone(&line));
+            let (pod, line, here) = (Arc::clone(&pod), Arc::clone(&line), here.clone());
             async move {
                 let switching = may_switch(&request);
-                let answer = respond(&pod, &line, request).await;
+                let answer = respond(&pod, &line, here, request).await;
                 Ok::<_, Infallible>(serve::last_unless_switched(switching, answer))
             }
         })
@@ -46,7 +53,7 @@ pub async fn serve(pod: &Arc<Pod>, tcp: TcpStream) {
     };
     match result {
         Err(error) if error.is_parse() => {
-            let _: Ended = Ended::malformed(pod, &Identity::plain(nowhere()), false, &error);
+            let _: Ended = Ended::malformed(pod, &Identity::plain(here), false, &error);
         }
         Err(error) => tracing::debug!(%error, "connection to the explicit listener ended"),
         Ok(()) => {}
@@ -56,16 +63,18 @@ pub async fn serve(pod: &Arc<Pod>, tcp: TcpStream) {
 async fn respond(
     pod: &Arc<Pod>,
     line: &Arc<Line>,
+    here: Origin,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::CONNECT {
         return match tunnel(&parts) {
-            Ok(origin) => {
+            Ok(mut origin) => {
+                origin.caller = here.caller;
                 let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
                 connect(pod, origin, upgrade)
             }
-            Err(denial) => refused(pod, &parts, denial),
+            Err(denial) => refused(pod, here, &parts, denial),
         };
     }
     let Some(port) = absolute_port(&parts) else {
@@ -73,10 +82,10 @@ async fn respond(
             Reason::InvalidRequest,
             "this is a proxy: the request's target must be an absolute http:// URL, or use CONNECT",
         );
-        return refused(pod, &parts, denial);
+        return refused(pod, here, &parts, denial);
     };
     let identity = Identity {
-        origin: Origin { port, ..nowhere() },
+        origin: Origin { port, ..here },
         sni: None,
         scheme: Scheme::Http,
         proxy_request: true,
@@ -132,6 +141,7 @@ fn tunnel(parts: &Parts) -> Result<Origin, Denial> {
         address: host.ip().map(|ip| SocketAddr::new(ip, port)),
         name: host.ip().is_none().then_some(host),
         port,
+        caller: None,
     })
 }
 
@@ -140,8 +150,8 @@ fn absolute_port(parts: &Parts) -> Option<u16> {
     (parts.uri.scheme_str() == Some("http")).then(|| authority.port_u16().unwrap_or(80))
 }
 
-fn refused(pod: &Pod, parts: &Parts, denial: Denial) -> Response<AnswerBody> {
-    let identity = Identity::plain(nowhere());
+fn refused(pod: &Pod, here: Origin, parts: &Parts, denial: Denial) -> Response<AnswerBody> {
+    let identity = Identity::plain(here);
     let plan = pod.policies.current();
     let Stopped { denial, id } =
         Stopped::refused(pod, &plan, &identity, None, &Raw::of(parts), denial);
@@ -153,6 +163,7 @@ fn nowhere() -> Origin {
         address: None,
         port: 0,
         name: None,
+        caller: None,
     }
 }
 

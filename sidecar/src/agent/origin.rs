@@ -12,7 +12,7 @@ use exeat_policy::Host;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::agent::names::VirtualNames;
+use crate::agent::{caller::Callers, names::VirtualNames};
 
 /// Where the agent wanted to go, as far as the network tells.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Origin {
     pub port: u16,
     /// The name that the virtual address stands for, or that `CONNECT` gave.
     pub name: Option<Host>,
+    /// The user that owns the agent's end, where the kernel tells. For the record only.
+    pub caller: Option<u32>,
 }
 
 /// Why a connection has no origin.
@@ -37,7 +39,11 @@ pub enum OriginError {
 }
 
 /// The original destination of a redirected connection (`SO_ORIGINAL_DST`, netfilter).
-pub fn original(tcp: &TcpStream, names: &VirtualNames) -> Result<Origin, OriginError> {
+pub fn original(
+    tcp: &TcpStream,
+    names: &VirtualNames,
+    callers: &Callers,
+) -> Result<Origin, OriginError> {
     let local = tcp.local_addr().map_err(OriginError::Io)?;
     let socket = SockRef::from(tcp);
     // An IPv4 connection that arrives on an IPv6 socket has a mapped address and answers the IPv4
@@ -63,7 +69,15 @@ pub fn original(tcp: &TcpStream, names: &VirtualNames) -> Result<Origin, OriginE
         address: Some(address),
         port: address.port(),
         name: names.name_of(address.ip()),
+        // The agent's end knows nothing of the redirect.
+        caller: caller(tcp, callers, address),
     })
+}
+
+/// Who made a connection that, to whom made it, goes to `to`.
+pub fn caller(tcp: &TcpStream, callers: &Callers, to: SocketAddr) -> Option<u32> {
+    let own = tcp.peer_addr().ok()?;
+    callers.owner(own, to)
 }
 
 /// Whether a destination is the gate: its own listener, under this or any loopback address.

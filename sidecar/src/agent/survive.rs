@@ -95,6 +95,7 @@ fn check(request: Request<Incoming>) {
         address: None,
         port: 80,
         name: Host::parse("a.test").ok(),
+        caller: None,
     });
     if let Ok(destination) = identity.request(&parts) {
         assert_eq!(

@@ -161,6 +161,7 @@ fn decision(
         address: address.map(|address| address.ip()),
     };
     let mut decision = Decision::denied(protocol, destination, Reason::NoRule.code());
+    decision.caller_uid = identity.origin.caller;
     decision.generation = plan.generation();
     decision.bundle = plan.digest().into();
     decision

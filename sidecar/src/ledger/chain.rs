@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 
 use super::line;
 use super::record::DecisionId;
+use super::sign::{SignatureFlaw, Signatures};
 
 /// The longest line: every value at its cap, every byte of it escaped, is below.
 pub const MAX_LINE: usize = 256 * 1024;
@@ -103,6 +104,9 @@ pub enum Break {
         /// The number of the one before.
         after: u64,
     },
+    /// A key or a signature.
+    #[error(transparent)]
+    Signature(#[from] SignatureFlaw),
     /// The record before is not the one that was there when this was written.
     #[error(
         "names {named} as the hash of the record before, which has {actual}: the record before, or \
@@ -122,6 +126,7 @@ pub struct Verifier {
     last: Option<Chain>,
     chains: u64,
     records: u64,
+    signatures: Signatures,
 }
 
 // === impl Chain ===
@@ -266,7 +271,10 @@ impl Verifier {
                     });
                 }
             }
-            _ if first && begins => self.chains += 1,
+            _ if first && begins => {
+                self.chains += 1;
+                self.signatures.begin();
+            }
             None => return Err(Break::NoStart { seq: sealed.seq }),
             Some(_) if first => return Err(Break::NoStart { seq: sealed.seq }),
             Some(last) if sealed.seq > last.seq => {
@@ -282,7 +290,9 @@ impl Verifier {
                 });
             }
         }
-        self.last = Some(Chain::after(&sealed));
+        let after = Chain::after(&sealed);
+        self.signatures.record(&sealed.event, text, &after)?;
+        self.last = Some(after);
         self.records += 1;
         Ok(sealed)
     }
@@ -297,6 +307,30 @@ impl Verifier {
     #[must_use]
     pub fn chains(&self) -> u64 {
         self.chains
+    }
+
+    /// How many heads are signed, each by the key that its chain names.
+    #[must_use]
+    pub fn checkpoints(&self) -> u64 {
+        self.signatures.checkpoints()
+    }
+
+    /// How many keys signed, one for each time that a gate opened the journal.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.signatures.keys()
+    }
+
+    /// The number of the last record whose hash is signed; 0 if there is none.
+    #[must_use]
+    pub fn signed(&self) -> u64 {
+        self.signatures.last()
+    }
+
+    /// The public key that signs from here on, if one is named.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8; 32]> {
+        self.signatures.current()
     }
 
     /// The number and hash of the last one.

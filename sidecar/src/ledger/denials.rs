@@ -2,7 +2,7 @@
 //!
 //! An agent can be denied faster than anyone would read, and each denial costs it nothing. Up to
 //! the limits here each denial has its own record; beyond, equal ones (reason, destination,
-//! protocol, policy, rule) of one second become one record with a count. Allowed calls never come
+//! protocol, caller, policy, rule) of one second become one record with a count. Allowed calls never come
 //! here. In doubt a denial is counted under a wider heading; none is left out.
 
 use std::collections::HashMap;
@@ -131,6 +131,7 @@ impl Denials {
             destination.port,
             destination.address,
             it.protocol,
+            it.caller_uid,
             &it.policy,
             &it.rule,
             it.generation,

@@ -88,6 +88,9 @@ pub enum JournalError {
     /// The first record could not be written.
     #[error("can't write to the journal: {0}")]
     FirstRecord(super::Unrecorded),
+    /// No key to sign heads with.
+    #[error("can't make the key that signs the journal: the system gives no randomness")]
+    Key,
     /// The thread that keeps the journal could not be started.
     #[error("can't start the journal's thread: {0}")]
     Thread(io::Error),

@@ -1,5 +1,5 @@
-//! The thread that keeps the journal: syncs for all who wait, writes what waited long enough, tries
-//! again what failed.
+//! The thread that keeps the journal: syncs for all who wait, writes what waited long enough, signs
+//! heads, tries again what failed.
 //!
 //! One sync serves everyone whose record was written before it began. In doubt those who wait are
 //! told that their record is not safe.
@@ -67,6 +67,7 @@ fn keep(shared: &Shared) {
                     "outcomes could not be written"
                 );
             }
+            shared.sign_head(&mut state);
             if shared.durability == Durability::Synced {
                 sync(shared, &mut state);
             }
@@ -89,7 +90,13 @@ fn keep(shared: &Shared) {
             }
             continue;
         }
-        match flush.into_iter().chain(state.denials.due()).min() {
+        let sign = state.sign_due();
+        if sign.is_some_and(|due| due <= now) {
+            shared.sign_head(&mut state);
+            continue;
+        }
+        let next = [flush, state.denials.due(), sign];
+        match next.into_iter().flatten().min() {
             Some(due) => {
                 shared.wake.wait_until(&mut state, due);
             }

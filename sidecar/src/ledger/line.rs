@@ -190,6 +190,8 @@ pub(super) fn fields(out: &mut Vec<u8>, principal: &[u8], fields: &[(&'static st
         match value {
             Field::Number(number) => object.number(key, *number),
             Field::Text(text) => object.text(key, text, MESSAGE_CAP, Show::Words),
+            Field::Own(text) => object.literal(key, text),
+            Field::Hex(bytes) => object.hex(key, bytes),
         }
     }
 }
@@ -199,6 +201,10 @@ pub(super) fn fields(out: &mut Vec<u8>, principal: &[u8], fields: &[(&'static st
 pub(super) enum Field<'a> {
     Number(u64),
     Text(&'a str),
+    /// Of our own making, and plain.
+    Own(&'a str),
+    /// Keys, signatures.
+    Hex(&'a [u8]),
 }
 
 fn destination(o: &mut Object<'_>, it: &Destination) {

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{broadcast, oneshot};
 
 use super::denials::Denials;
 use super::journal::{AppendError, Journal};
 use super::line::{self, Field};
 use super::record::DecisionId;
+use super::sign::{self, Signer};
 use super::{Durability, Lost, Unrecorded};
 
 pub(super) const DECISION: &str = "exeat.egress.decision";
@@ -36,6 +37,12 @@ pub(super) const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Outcomes that wait take no more memory than this. Those beyond are lost, and counted.
 const PENDING_BYTES: usize = 1024 * 1024;
 
+/// So many records are written, at most, before a head is signed …
+pub(super) const SIGN_RECORDS: u64 = 8192;
+
+/// … and so long does a record wait for its signature: what a gate that is killed leaves unsigned.
+pub(super) const SIGN_DELAY: Duration = Duration::from_secs(10);
+
 /// Kept of the size limit for outcomes and the journal's own records: some 6000 open calls.
 const RESERVE: u64 = 4 * 1024 * 1024;
 
@@ -53,6 +60,7 @@ pub(super) struct Shared {
     pub(super) writable: AtomicBool,
     pub(super) lines: broadcast::Sender<Arc<str>>,
     pub(super) max_bytes: u64,
+    pub(super) signer: Signer,
 }
 
 #[derive(Debug)]
@@ -72,6 +80,10 @@ pub(super) struct State {
     pub(super) closed: bool,
     pub(super) stop: bool,
     pub(super) lost: Lost,
+    /// Up to this record all are signed, or are the checkpoint of those that are.
+    covered: u64,
+    /// Since when there are others.
+    unsigned_since: Option<Instant>,
 }
 
 /// A record that waits; its body is in `pending_bytes`.
@@ -116,6 +128,7 @@ impl Shared {
         principal: Vec<u8>,
         max_bytes: u64,
         lines: broadcast::Sender<Arc<str>>,
+        signer: Signer,
     ) -> Self {
         Self {
             length: AtomicU64::new(journal.len()),
@@ -133,6 +146,8 @@ impl Shared {
                 closed: false,
                 stop: false,
                 lost: Lost::default(),
+                covered: 0,
+                unsigned_since: None,
             }),
             wake: Condvar::new(),
             durability,
@@ -140,6 +155,7 @@ impl Shared {
             writable: AtomicBool::new(true),
             lines,
             max_bytes,
+            signer,
         }
     }
 
@@ -214,6 +230,62 @@ impl Shared {
             body: &body,
         };
         self.state.lock().commit(self, Some(&entry), Room::Reserve)
+    }
+
+    /// Names the key that this opening's heads are signed with.
+    pub(super) fn name_key(&self) -> Result<(), Unrecorded> {
+        let fields = [
+            ("algorithm", Field::Own(sign::ALGORITHM)),
+            ("public_key", Field::Hex(self.signer.public())),
+        ];
+        self.own(sign::KEY, &fields)
+    }
+
+    /// Signs the head, if there is one that is not. Writers go on meanwhile; a head that they have
+    /// left too far behind is signed again while they wait.
+    pub(super) fn sign_head(&self, state: &mut MutexGuard<'_, State>) {
+        if state.journal.chain().seq == state.covered {
+            return;
+        }
+        state.unsigned_since = None;
+        if let Err(error) = self.write_checkpoint(state) {
+            tracing::warn!(%error, "a head of the journal could not be signed");
+            state.unsigned_since = Some(Instant::now());
+        }
+    }
+
+    fn write_checkpoint(&self, state: &mut MutexGuard<'_, State>) -> Result<(), Unrecorded> {
+        state.commit(self, None, Room::Reserve)?;
+        let mut head = state.journal.chain();
+        let mut signature = MutexGuard::unlocked(state, || self.signer.sign(&head));
+        state.commit(self, None, Room::Reserve)?;
+        let now = state.journal.chain();
+        if now.seq - head.seq >= sign::WINDOW as u64 {
+            head = now;
+            signature = self.signer.sign(&head);
+        }
+        let mut body = Vec::with_capacity(512);
+        let fields = [
+            ("head_seq", Field::Number(head.seq)),
+            ("head_hash", Field::Own(&head.hash())),
+            ("signature", Field::Hex(signature.as_ref())),
+        ];
+        line::fields(&mut body, &self.principal, &fields);
+        let entry = Entry {
+            event: sign::CHECKPOINT,
+            id: DecisionId::new(),
+            at: SystemTime::now(),
+            body: &body,
+        };
+        state.commit(self, Some(&entry), Room::Reserve)?;
+        // The checkpoint itself is no reason for another; what came in between is.
+        if now.seq == head.seq {
+            state.covered = state.journal.chain().seq;
+            state.unsigned_since = None;
+        } else {
+            state.covered = head.seq;
+        }
+        Ok(())
     }
 }
 
@@ -303,6 +375,11 @@ impl State {
         self.journal
             .append(batch, chain)
             .map_err(|AppendError(kind)| Unrecorded::Write(kind))?;
+        let unsigned = chain.seq.saturating_sub(self.covered);
+        if self.unsigned_since.is_none() || unsigned == SIGN_RECORDS {
+            self.unsigned_since.get_or_insert_with(Instant::now);
+            shared.wake.notify_one();
+        }
         self.pending.clear();
         self.pending_bytes.clear();
         self.pending_since = None;
@@ -357,6 +434,21 @@ impl State {
     /// would be answered as if it had not.
     pub(super) fn sync_failed(&mut self, shared: &Shared, kind: ErrorKind) {
         self.failed(shared, &Unrecorded::Sync(kind));
+    }
+
+    /// When the head is to be signed.
+    pub(super) fn sign_due(&self) -> Option<Instant> {
+        if self.ruin.is_some() || self.outage.is_some() {
+            return None;
+        }
+        let since = self.unsigned_since?;
+        Some(
+            if self.journal.chain().seq.saturating_sub(self.covered) >= SIGN_RECORDS {
+                since
+            } else {
+                since + SIGN_DELAY
+            },
+        )
     }
 
     /// Gives up what waits, and counts it.

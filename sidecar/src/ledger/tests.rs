@@ -72,7 +72,8 @@ async fn a_decision_is_in_the_file_before_its_receipt() {
             Unrecorded::Closed
         );
     }
-    assert_eq!(verified(&path).len(), 2 * 22);
+    // Opened, key, twenty, closed, checkpoint.
+    assert_eq!(verified(&path).len(), 2 * 24);
 }
 
 #[tokio::test]
@@ -86,8 +87,8 @@ async fn a_denial_is_written_and_has_no_receipt() {
         Unrecorded::Denied
     );
     let records = verified(&path);
-    assert_eq!(records[1]["id"], denied.id.to_string());
-    assert_eq!(records[1]["decision"], "deny");
+    assert_eq!(records[2]["id"], denied.id.to_string());
+    assert_eq!(records[2]["decision"], "deny");
 }
 
 #[tokio::test]
@@ -105,24 +106,24 @@ async fn an_outcome_comes_within_its_time_or_with_the_next_decision() {
     let next = ledger.decide(&decision(true)).await.unwrap();
     let records = verified(&path);
     assert_eq!(
-        events(&records)[2..],
+        events(&records)[3..],
         [
             "exeat.egress.outcome",
             "exeat.egress.outcome",
             "exeat.egress.decision"
         ]
     );
-    assert_eq!(records[2]["decision_id"], receipt.id().to_string());
+    assert_eq!(records[3]["decision_id"], receipt.id().to_string());
     assert_eq!(
-        (&records[2]["status"], &records[2]["bytes"]["sent"]),
+        (&records[3]["status"], &records[3]["bytes"]["sent"]),
         (&200.into(), &3.into())
     );
-    assert!(records[2].get("error").is_none());
-    assert_eq!(records[3]["error"], receipt::ABANDONED);
+    assert!(records[3].get("error").is_none());
+    assert_eq!(records[4]["error"], receipt::ABANDONED);
 
     ledger.guard(&next).failed("upstream went away");
     tokio::time::sleep(Duration::from_millis(400)).await;
-    assert_eq!(verified(&path)[5]["error"], "upstream went away");
+    assert_eq!(verified(&path)[6]["error"], "upstream went away");
 }
 
 #[tokio::test]
@@ -133,7 +134,7 @@ async fn dropping_the_ledger_writes_what_waits() {
     let receipt = ledger.decide(&decision(true)).await.unwrap();
     drop(ledger.guard(&receipt));
     drop(ledger);
-    assert_eq!(events(&verified(&path))[2], "exeat.egress.outcome");
+    assert_eq!(events(&verified(&path))[3], "exeat.egress.outcome");
     drop(open(&path));
 }
 
@@ -172,9 +173,10 @@ async fn a_full_journal_refuses_calls_and_still_takes_their_outcomes() {
     );
     let records = verified(&path);
     let ends = events(&records);
-    assert_eq!(ends[ends.len() - 5], "exeat.journal.full");
-    assert_eq!(ends[ends.len() - 2], "exeat.egress.outcome");
-    assert_eq!(records.last().unwrap()["denials_lost"], 1);
+    assert_eq!(ends[ends.len() - 6], "exeat.journal.full");
+    assert_eq!(ends[ends.len() - 3], "exeat.egress.outcome");
+    assert_eq!(records[records.len() - 2]["denials_lost"], 1);
+    assert_eq!(ends[ends.len() - 1], sign::CHECKPOINT);
     assert!(std::fs::metadata(&path).unwrap().len() <= max);
     drop(ledger);
     assert!(matches!(
@@ -288,7 +290,82 @@ async fn many_writers_make_one_chain() {
             assert!(line.starts_with("{\"event\":"));
             seen += 1;
         }
-        assert_eq!(seen, 1601);
+        assert!(
+            seen >= 1602,
+            "{seen}: closed and a checkpoint are the least"
+        );
     }
-    assert_eq!(verified(&path).len(), 2 * 1602);
+    let records = verified(&path);
+    let calls = records
+        .iter()
+        .filter(|it| it["event"].as_str().unwrap().starts_with("exeat.egress"));
+    assert_eq!(calls.count(), 2 * 1600);
+}
+
+#[tokio::test]
+async fn heads_are_signed_and_a_forged_one_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    for _ in 0..2 {
+        let ledger = open(&path);
+        for _ in 0..5 {
+            drop(ledger.decide(&decision(true)).await.unwrap());
+        }
+        ledger.shutdown().await;
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&ledger.public_key()));
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let prove = |lines: &[String]| {
+        let mut verifier = Verifier::default();
+        for (index, line) in lines.iter().enumerate() {
+            verifier
+                .line(line.as_bytes(), index == 0)
+                .map_err(|problem| problem.to_string())?;
+        }
+        Ok::<_, String>((verifier.keys(), verifier.checkpoints(), verifier.signed()))
+    };
+    let whole: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+    let last = lines.len() as u64 - 1;
+    assert_eq!(prove(&whole), Ok((2, 2, last)));
+
+    // All of it written anew from one record on, as who can write the file and hash can do.
+    let anew = |at: usize, change: &dyn Fn(&str) -> String| {
+        let mut forged = whole.clone();
+        forged[at] = change(&forged[at]);
+        let mut hash = String::new();
+        for (index, line) in forged.iter_mut().enumerate() {
+            let mut body = line[..line.len() - 75].to_owned();
+            if index > at {
+                let prev = body.rfind("\"prev\":\"").unwrap() + 8;
+                body.replace_range(prev..prev + 64, &hash);
+            }
+            let sealed = String::from_utf8(chain::sealed(body.as_bytes())).unwrap();
+            hash = sealed[sealed.len() - 66..sealed.len() - 2].to_owned();
+            *line = sealed;
+        }
+        forged
+    };
+    let forged = anew(4, &|line| line.replacen("a.example", "b.example", 1));
+    assert!(
+        prove(&forged)
+            .unwrap_err()
+            .contains("not among the records just before it")
+    );
+    let checkpoint = whole.len() - 1;
+    let forged = anew(checkpoint, &|line| {
+        let at = line.find("\"signature\":\"").unwrap() + 13;
+        let digit = if line.as_bytes()[at] == b'0' {
+            "1"
+        } else {
+            "0"
+        };
+        format!("{}{digit}{}", &line[..at], &line[at + 1..])
+    });
+    assert!(prove(&forged).unwrap_err().contains("not by the key"));
+    let forged = anew(1, &|line| {
+        line.replacen("exeat.audit.key", "exeat.audit.kez", 1)
+    });
+    assert!(prove(&forged).is_err(), "a signature without a key");
 }

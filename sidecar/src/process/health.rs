@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use super::metrics::{ExportFacts, Facts, Metrics};
 use super::reload::{Policies, PolicyState};
+use super::selftest::SelfTest;
 use crate::ledger::Ledger;
 
 pub use ask::{AskError, ask};
@@ -63,6 +64,7 @@ pub struct Health {
     policies: Arc<Policies>,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
+    self_test: Option<Arc<SelfTest>>,
     phase: AtomicU8,
 }
 
@@ -94,11 +96,13 @@ impl Health {
         policies: &Arc<Policies>,
         ledger: &Arc<Ledger>,
         metrics: &Arc<Metrics>,
+        self_test: Option<Arc<SelfTest>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             policies: Arc::clone(policies),
             ledger: Arc::clone(ledger),
             metrics: Arc::clone(metrics),
+            self_test,
             phase: AtomicU8::new(STARTING),
         })
     }
@@ -121,9 +125,23 @@ impl Health {
             Stage::Started | Stage::Ready if phase == STARTING => Some("starting"),
             Stage::Ready if phase == STOPPING => Some("stopping"),
             Stage::Ready if !self.ledger.writable() => Some("the journal cannot be written"),
+            // Not started either: nobody is to start behind a gate that is not the only way out.
+            Stage::Started | Stage::Ready if self.unconfined() => {
+                Some("the self-test has not passed: the confinement is not there")
+            }
             // A gate without a policy is ready: it denies, which is its job until there is one.
             Stage::Live | Stage::Started | Stage::Ready => None,
         }
+    }
+
+    /// What the self-test found last, where there is one.
+    #[must_use]
+    pub fn self_test(&self) -> Option<&Arc<SelfTest>> {
+        self.self_test.as_ref()
+    }
+
+    fn unconfined(&self) -> bool {
+        self.self_test.as_ref().is_some_and(|test| !test.passed())
     }
 
     fn facts(&self) -> Facts {
@@ -136,6 +154,7 @@ impl Health {
             journal_writable: self.ledger.writable(),
             journal_sequence: self.ledger.head().seq,
             journal_lost: lost.refused + lost.denials + lost.outcomes,
+            self_test: self.self_test.as_ref().map(|test| test.passed()),
             export: export.map(|export| ExportFacts {
                 sent: export.exported,
                 rejected: export.rejected,

@@ -77,6 +77,8 @@ pub struct Facts {
     pub journal_sequence: u64,
     /// Denials and outcomes that could not be recorded.
     pub journal_lost: u64,
+    /// Whether the last self-test passed, if there is one.
+    pub self_test: Option<bool>,
     /// How the export fares, if there is one.
     pub export: Option<ExportFacts>,
 }
@@ -248,6 +250,15 @@ impl Facts {
         for (name, help, value) in gauges {
             page.family(name, "gauge", help);
             page.sample(name, "", value);
+        }
+        if let Some(passed) = self.self_test {
+            let name = "exeat_self_test_passed";
+            page.family(
+                name,
+                "gauge",
+                "1 if the last self-test found the confinement in place.",
+            );
+            page.sample(name, "", u8::from(passed));
         }
         let name = "exeat_journal_lost_total";
         page.family(

@@ -198,8 +198,8 @@ async fn what_a_collector_never_took_is_counted_and_written_down() {
             began.elapsed() < Duration::from_secs(8),
             "{name}: shutdown has a bound"
         );
-        // Opened, 20 calls with their outcomes, a denial, closed.
-        let all = 1 + 20 + 20 + 1 + 1;
+        // Opened, the key, 20 calls with their outcomes, a denial, closed, a checkpoint.
+        let all = 2 + 20 + 20 + 1 + 2;
         let status = ledger.export_status().unwrap();
         assert_eq!((status.exported, status.dropped), (0, all), "{name}");
         let gaps = gaps(&path);

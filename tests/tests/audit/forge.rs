@@ -23,6 +23,16 @@ fn script(folder: &TempDir) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// The other one, for signatures.
+fn signatures(folder: &TempDir) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/AUDIT.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, rest) = page.split_once("```python signatures\n").unwrap();
+    let path = folder.path().join("signatures.py");
+    fs::write(&path, rest.split_once("```").unwrap().0).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 fn python(script: &str, file: &str) -> (bool, String) {
     let ran = Command::new("python3").args([script, file]).output();
     let ran = ran.expect("python3 is needed: the documented script is run as it stands");
@@ -69,55 +79,55 @@ async fn every_forgery_is_named() {
 
     // Each with the line where it must be found, and what is said of it.
     let forgeries: [(&str, u64, &str, Forge); 16] = [
-        ("a byte", 4, "content was changed", |l| {
-            with(l, 3, &l[3].replacen("example", "examplf", 1))
+        ("a byte", 5, "content was changed", |l| {
+            with(l, 4, &l[4].replacen("example", "examplf", 1))
         }),
-        ("the verdict", 4, "content was changed", |l| {
-            with(l, 3, &swap(&l[3]))
+        ("the verdict", 5, "content was changed", |l| {
+            with(l, 4, &swap(&l[4]))
         }),
-        ("the verdict, with a new hash", 5, "names", |l| {
-            with(l, 3, &resealed(&swap(&l[3])))
+        ("the verdict, with a new hash", 6, "names", |l| {
+            with(l, 4, &resealed(&swap(&l[4])))
         }),
-        ("the hash", 4, "content was changed", |l| {
-            let (begin, end) = l[3].split_at(l[3].len() - 3);
+        ("the hash", 5, "content was changed", |l| {
+            let (begin, end) = l[4].split_at(l[4].len() - 3);
             with(
                 l,
-                3,
+                4,
                 &format!("{begin}{}{}", i32::from(end.starts_with('0')), &end[1..]),
             )
         }),
-        ("a number, with a new hash", 4, "missing", |l| {
-            with(l, 3, &resealed(&l[3].replacen("\"seq\":4", "\"seq\":5", 1)))
+        ("a number, with a new hash", 5, "missing", |l| {
+            with(l, 4, &resealed(&l[4].replacen("\"seq\":5", "\"seq\":6", 1)))
         }),
-        ("a line deleted", 4, "record 4 is missing", |l| {
-            join(&[&l[..3], &l[4..]])
+        ("a line deleted", 5, "record 5 is missing", |l| {
+            join(&[&l[..4], &l[5..]])
         }),
-        ("two lines deleted", 4, "records 4 to 5 are missing", |l| {
-            join(&[&l[..3], &l[5..]])
+        ("two lines deleted", 5, "records 5 to 6 are missing", |l| {
+            join(&[&l[..4], &l[6..]])
         }),
         ("the first line deleted", 1, "start is missing", |l| {
             join(&[&l[1..]])
         }),
-        ("a line twice", 5, "repeated", |l| join(&[&l[..4], &l[3..]])),
-        ("two lines exchanged", 4, "record 4 is missing", |l| {
-            join(&[&l[..3], &[l[4].clone(), l[3].clone()], &l[5..]])
+        ("a line twice", 6, "repeated", |l| join(&[&l[..5], &l[4..]])),
+        ("two lines exchanged", 5, "record 5 is missing", |l| {
+            join(&[&l[..4], &[l[5].clone(), l[4].clone()], &l[6..]])
         }),
-        ("a line emptied", 4, "does not end in a hash", |l| {
-            with(l, 3, "")
+        ("a line emptied", 5, "does not end in a hash", |l| {
+            with(l, 4, "")
         }),
-        ("a line cut", 4, "does not end in a hash", |l| {
-            with(l, 3, &l[3][..l[3].len() - 9])
+        ("a line cut", 5, "does not end in a hash", |l| {
+            with(l, 4, &l[4][..l[4].len() - 9])
         }),
-        ("a line added", 4, "does not end in a hash", |l| {
+        ("a line added", 5, "does not end in a hash", |l| {
             join(&[
-                &l[..3],
+                &l[..4],
                 &["{\"event\":\"exeat.egress.decision\"}".to_owned()],
-                &l[3..],
+                &l[4..],
             ])
         }),
         ("the journal twice", 17, "repeated", |l| join(&[l, l])),
-        ("a control character", 4, "not printable ASCII", |l| {
-            with(l, 3, &l[3].replacen("GET", "G\u{1b}T", 1))
+        ("a control character", 5, "not printable ASCII", |l| {
+            with(l, 4, &l[4].replacen("GET", "G\u{1b}T", 1))
         }),
         ("the last line cut", 16, "has no end", |l| {
             let whole = join(&[l]);
@@ -145,6 +155,61 @@ async fn every_forgery_is_named() {
         assert!(!whole, "the script found nothing wrong with: {name}");
         assert!(!said.contains("Traceback"), "{name}: {said}");
     }
+}
+
+/// A chain written anew from one record on, with right hashes: only a signature shows it.
+#[tokio::test]
+async fn a_journal_that_was_written_anew_is_found_by_its_signatures() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (chain, script) = (script(&folder), signatures(&folder));
+    journal(Path::new(&at("good")), 3).await;
+    journal(Path::new(&at("other")), 3).await;
+    let said = text(&audit(&["verify", &at("good")]).stdout);
+    assert!(said.contains("signature"), "{said}");
+    let good = fs::read_to_string(at("good")).unwrap();
+    let (whole, said) = python(&script, &at("good"));
+    assert!(whole && !said.contains("record 0"), "{said}");
+    let key = |name: &str| {
+        let text = fs::read_to_string(at(name)).unwrap();
+        let (_, rest) = text.split_once("\"public_key\":\"").unwrap();
+        rest[..64].to_owned()
+    };
+    let by = |key: &str| {
+        audit(&["verify", "--key", key, &at("good")])
+            .status
+            .success()
+    };
+    assert!(by(&key("good")));
+    assert!(!by(&key("other")), "another gate's key");
+
+    let mut hash = String::new();
+    let mut anew: Vec<String> = Vec::new();
+    for (index, line) in good.lines().enumerate() {
+        let mut line = line.to_owned();
+        if index == 4 {
+            line = line.replacen("example", "examplf", 1);
+        }
+        if index > 4 {
+            let prev = line.rfind("\"prev\":\"").unwrap() + 8;
+            line.replace_range(prev..prev + 64, &hash);
+        }
+        if index >= 4 {
+            line = resealed(&line);
+        }
+        hash = line[line.len() - 66..line.len() - 2].to_owned();
+        anew.push(line);
+    }
+    fs::write(at("anew"), join(&[&anew])).unwrap();
+    assert!(python(&chain, &at("anew")).0, "the chain alone is whole");
+    assert!(!python(&script, &at("anew")).0);
+    let ran = audit(&["verify", &at("anew")]);
+    assert_eq!(ran.status.code(), Some(1));
+    let said = text(&ran.stdout);
+    assert!(
+        said.contains("not among the records just before it"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -204,6 +204,12 @@ fn odd() -> Vec<Attempt> {
             let _without_effect = socket.set_mark(0x6578_6501);
             datagram(&socket, "203.0.113.9:443".parse().unwrap())
         }),
+        silent("dns from another's address".to_owned(), || {
+            in_anothers_name(Type::DGRAM, 53)
+        }),
+        silent("tcp from another's address".to_owned(), || {
+            in_anothers_name(Type::STREAM, 443)
+        }),
         refused("from another's address".to_owned(), || {
             let socket = Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
             socket.set_freebind_v6(true).unwrap();
@@ -278,6 +284,20 @@ pub fn whole_frame() -> Reach {
         reach = if sent.is_ok() { Reach::Sent } else { reach };
     }
     reach
+}
+
+/// Goes to the gate from an address that is somebody else's, who would get the gate's answer.
+pub fn in_anothers_name(kind: Type, port: u16) -> Reach {
+    let to = SocketAddr::new("2001:db8::9".parse().unwrap(), port);
+    let socket = Socket::new(Domain::IPV6, kind, None).unwrap();
+    socket.set_freebind_v6(true).unwrap();
+    let from: SocketAddr = "[2001:db8:bad::1]:4000".parse().unwrap();
+    socket.bind(&from.into()).unwrap();
+    if kind == Type::STREAM {
+        connected(socket, to)
+    } else {
+        datagram(&socket, to)
+    }
 }
 
 /// Opens a flow to ourselves in the world's name, and answers it.

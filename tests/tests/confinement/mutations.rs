@@ -22,7 +22,7 @@ under_every_filter!(no_rule_can_be_left_out);
 /// A rule, and what must hold with it and must not hold without it.
 type Reason = (&'static str, fn(&Confined) -> bool);
 
-const REASONS: [Reason; 29] = [
+const REASONS: [Reason; 30] = [
     ("the gate is not its own caller", |pod| {
         the_gate_is_no_caller(pod, 15001)
     }),
@@ -35,6 +35,7 @@ const REASONS: [Reason; 29] = [
     ("gate udp", the_gate_asks),
     ("health is not for the agent", health_is_closed_to_the_agent),
     ("nobody else answers for health", health_is_not_squatted),
+    ("in another's name", the_gate_answers_nobody_elsewhere),
     ("itself", own_servers_are_reached),
     ("replies", inbound_is_answered),
     ("the agent", a_process_is_not_the_kernel),
@@ -121,6 +122,23 @@ fn no_rule_can_be_left_out(backend: Backend) {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The gate's answers go to who asked, and who asked is in the pod.
+fn the_gate_answers_nobody_elsewhere(pod: &Confined) -> bool {
+    let _stub = pod.stub();
+    // Until the interface has its link-local address, no neighbour is found and nothing leaves.
+    std::thread::sleep(Duration::from_secs(2));
+    drop(pod.capture.take());
+    pod.pod
+        .inside
+        .run(Persona::Agent, || {
+            attempts::in_anothers_name(Type::DGRAM, 53);
+            attempts::in_anothers_name(Type::STREAM, 443);
+        })
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    pod.capture.escapes().is_empty()
 }
 
 /// As init does, but with a rule missing.

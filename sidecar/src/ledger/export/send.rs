@@ -207,6 +207,10 @@ async fn post(
     Ok((answer, connection))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the operator's collector, named on the command line, and no call of an agent's"
+)]
 async fn connect(
     tls: Option<&TlsConnector>,
     config: &ExportConfig,

@@ -1,4 +1,9 @@
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
 
 use super::*;
 use crate::ledger::{Durability, JournalConfig, Principal};
@@ -21,7 +26,7 @@ async fn bed() -> Bed {
     };
     let ledger = Arc::new(Ledger::open(config, Principal::default()).unwrap());
     let policies = Policies::fixed(Plan::deny_all(5));
-    let health = Health::new(&policies, &ledger, &Arc::default());
+    let health = Health::new(&policies, &ledger, &Arc::default(), None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, Arc::clone(&health)));
