@@ -32,6 +32,12 @@ pub(crate) struct Arguments {
     /// When kubelets pull the injected images.
     #[arg(long, default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub(crate) image_pull_policy: String,
+    /// Lets gates trust the roots in the ConfigMap `exeat-upstream-ca` of the pod's namespace too.
+    #[arg(long)]
+    pub(crate) upstream_ca: bool,
+    /// What a record must survive before its call may go on; the gate's own default without it.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) durability: Option<String>,
     /// Another name or address that the webhooks are reached by, for an API server that does not go
     /// through the Service.
     #[arg(long, value_name = "NAME")]

@@ -1,5 +1,7 @@
 //! Pods: the patch that adds the gate, the judgement of the final pod, and who may enter it.
 
+use aws_lc_rs::rand;
+use exeat_inject::{Refusal, Refusals, SecretName};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use serde_json::Value;
@@ -17,9 +19,15 @@ pub(super) fn mutate(review: &Review, settings: &Settings) -> Answer {
     if review.target() != "pods" || review.operation != "CREATE" {
         return Answer::allow();
     }
-    match exeat_inject::mutate(&review.object, &review.namespace, &settings.inject) {
-        Ok(patch) => Answer::patch(patch),
-        Err(refusals) => Answer::refuse(told(&refusals)),
+    // Kept by the patch if the pod names a valid one already.
+    let mut random = [0; 8];
+    if rand::fill(&mut random).is_err() {
+        return Answer::refuse("the operator has no random bytes; try again");
+    }
+    let secret = SecretName::of_pod(u64::from_be_bytes(random));
+    match exeat_inject::mutate(&review.object, &settings.inject, &secret) {
+        Ok(mutation) => Answer::patch(Value::Array(mutation.patch)).warn(mutation.warnings),
+        Err(refusals) => Answer::refuse(refusals.to_string()),
     }
 }
 
@@ -27,32 +35,34 @@ pub(super) async fn validate(review: &Review, admission: &Admission) -> Answer {
     match review.target().as_str() {
         "pods/exec" | "pods/attach" => enter(review),
         "pods" if review.operation == "CREATE" => {
-            let answer = judge(&review.object, &admission.settings);
+            let answer = judged(exeat_inject::validate(
+                &review.object,
+                &admission.settings.inject,
+            ));
             if answer.allowed() {
                 account(review, admission).await
             } else {
                 answer
             }
         }
-        "pods" | "pods/ephemeralcontainers" | "pods/resize" if review.operation == "UPDATE" => {
-            // A pod that is older than the label has no gate; it is reported, and it has to be
-            // possible to end it.
-            if !has_gate(&review.old_object) {
-                return Answer::allow();
-            }
-            judge(&review.object, &admission.settings)
+        // A pod that is older than the label has no gate; it is reported, and it has to be possible
+        // to end it. What is not the gate's may change: Kubernetes itself keeps most of a pod.
+        "pods" | "pods/resize" if review.operation == "UPDATE" => judged(
+            exeat_inject::validate_update(&review.old_object, &review.object),
+        ),
+        "pods/ephemeralcontainers" if review.operation == "UPDATE" => {
+            judged(exeat_inject::validate_ephemeral(&review.object))
         }
         "pods" if review.operation == "DELETE" => Answer::allow(),
         other => Answer::refuse(format!("`{other}` is not what is validated here")),
     }
 }
 
-fn judge(pod: &Value, settings: &Settings) -> Answer {
-    let refusals = exeat_inject::validate(pod, &settings.inject);
+fn judged(refusals: Vec<Refusal>) -> Answer {
     if refusals.is_empty() {
         Answer::allow()
     } else {
-        Answer::refuse(told(&refusals))
+        Answer::refuse(Refusals(refusals).to_string())
     }
 }
 
@@ -108,23 +118,4 @@ async fn account(review: &Review, admission: &Admission) -> Answer {
     } else {
         Answer::refuse(problem)
     }
-}
-
-fn has_gate(pod: &Value) -> bool {
-    pod.pointer("/spec/initContainers")
-        .and_then(Value::as_array)
-        .is_some_and(|list| list.iter().any(|container| container["name"] == OURS[0]))
-}
-
-fn told(refusals: &[exeat_inject::Refusal]) -> String {
-    let each: Vec<String> = refusals
-        .iter()
-        .map(|refusal| {
-            format!(
-                "{}: {} (hint: {})",
-                refusal.field, refusal.message, refusal.remedy
-            )
-        })
-        .collect();
-    each.join("; ")
 }

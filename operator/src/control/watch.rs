@@ -23,7 +23,10 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, client: &Client, control: &Arc<Cont
     let config = watcher::Config::default().page_size(PAGE);
 
     let cx = Arc::clone(control);
-    let spaces = watcher(Api::<PartialObjectMeta<core::Namespace>>::all(client.clone()), config.clone());
+    let spaces = watcher(
+        Api::<PartialObjectMeta<core::Namespace>>::all(client.clone()),
+        config.clone(),
+    );
     tasks.spawn(follow(
         "namespaces",
         spaces.default_backoff(),
@@ -56,7 +59,10 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, client: &Client, control: &Arc<Cont
         },
     ));
 
-    let secrets = watcher(Api::<PartialObjectMeta<core::Secret>>::all(client.clone()), config.clone());
+    let secrets = watcher(
+        Api::<PartialObjectMeta<core::Secret>>::all(client.clone()),
+        config.clone(),
+    );
     tasks.spawn(follow(
         "secrets",
         secrets.default_backoff(),

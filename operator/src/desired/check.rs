@@ -12,6 +12,9 @@ const MAX_SHOWN: usize = 5;
 /// The API server refuses a condition whose message is longer than 32768; people stop long before.
 const MAX_MESSAGE: usize = 4096;
 
+/// Policies whose verdict is remembered.
+const MAX_KNOWN: usize = 20_000;
+
 /// What the compiler said: what credentials the policy uses, or what is wrong with it.
 pub(crate) type Checked = Result<Vec<CredentialUse>, String>;
 
@@ -32,6 +35,10 @@ impl Checks {
         {
             return Arc::clone(checked);
         }
+        // Far more than a cluster has; what is asked for again is worked out again.
+        if self.known.len() >= MAX_KNOWN {
+            self.known.clear();
+        }
         let checked = Arc::new(check(document));
         self.known
             .insert(uid.to_owned(), (generation, Arc::clone(&checked)));
@@ -46,15 +53,13 @@ impl Checks {
         {
             return Arc::clone(checked);
         }
+        if self.bundled.len() >= MAX_KNOWN {
+            self.bundled.clear();
+        }
         let checked = Arc::new(check(document));
         self.bundled
             .insert(key, (document.clone(), Arc::clone(&checked)));
         checked
-    }
-
-    /// Forgets what is no more: policies by their UIDs.
-    pub(crate) fn forget(&mut self, uid: &str) {
-        self.known.remove(uid);
     }
 }
 

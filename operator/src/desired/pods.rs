@@ -9,9 +9,6 @@ use exeat_policy::bundle::Bundle;
 use super::check::Checks;
 use super::{Objects, PodSecret, consent, name_of, selects};
 
-/// What the webhook puts before the sixteen hexadecimal digits that it draws.
-pub(crate) const POD_SECRET_PREFIX: &str = "exeat-pod-";
-
 pub(super) fn secrets(
     objects: &Objects,
     bundle: Option<&Bundle>,
@@ -71,12 +68,7 @@ pub(super) fn orphans(objects: &Objects) -> Vec<String> {
         .collect()
 }
 
-/// `exeat-pod-` and sixteen hexadecimal digits.
+/// `exeat-pod-` and sixteen hexadecimal digits: what the webhook draws.
 pub(crate) fn is_pod_secret(name: &str) -> bool {
-    name.strip_prefix(POD_SECRET_PREFIX).is_some_and(|rest| {
-        rest.len() == 16
-            && rest
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    })
+    exeat_inject::SecretName::is_of_pod(name)
 }

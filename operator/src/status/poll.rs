@@ -114,11 +114,6 @@ impl Poller {
         self.entries.lock().get(uid)?.standing.clone()
     }
 
-    /// Nobody leads from here any more.
-    pub(crate) fn clear(&self) {
-        self.entries.lock().clear();
-    }
-
     /// Asks, for ever. `told` hears of namespaces where something turned.
     pub(crate) async fn run(self: Arc<Self>, told: impl Fn(&str) + Send + Sync) {
         let limit = Arc::new(Semaphore::new(PARALLEL));
