@@ -37,7 +37,7 @@ pub(crate) const CONFIG_MAP: &str = "exeat-policies";
 /// connections is far above.
 const WORKERS: usize = 8;
 /// Everything is looked at again at least this often, should an event have been lost.
-const RESYNC: Duration = Duration::from_secs(300);
+const RESYNC: Duration = Duration::from_mins(5);
 
 /// What the parts of the controller share.
 #[derive(Debug)]

@@ -189,7 +189,7 @@ mod tests {
     fn a_lease_is_taken_only_when_it_is_free_or_stale() {
         assert_eq!(next("", "a", Duration::ZERO), Move::Take);
         assert_eq!(next("a", "a", Duration::ZERO), Move::Renew);
-        assert_eq!(next("b", "a", DURATION - EVERY), Move::Wait);
+        assert_eq!(next("b", "a", DURATION / 2), Move::Wait);
         assert_eq!(next("b", "a", DURATION), Move::Take);
     }
 

@@ -110,7 +110,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     if let Err(error) = elector.release().await {
         tracing::warn!(error = format!("{error:#}"), "the lease was not released");
     }
-    let _ = stop.send(true);
+    stop.send(true).ok();
     if !webhooks.is_finished()
         && let Err(error) = webhooks.await
     {

@@ -1,4 +1,4 @@
-//! What a pod's ServiceAccount may do in its namespace. An account that can change or go around
+//! What a pod's `ServiceAccount` may do in its namespace. An account that can change or go around
 //! its own gate makes the gate pointless.
 
 use futures_util::future::join_all;

@@ -1,7 +1,7 @@
 //! What tells a bundle that the operator wrote from one that somebody else put there.
 //!
-//! The last accepted form of a policy is read back from the ConfigMap. Were it not sealed, whoever
-//! may edit ConfigMaps could put a policy there and have it kept.
+//! The last accepted form of a policy is read back from the `ConfigMap`. Were it not sealed, whoever
+//! may edit `ConfigMap`s could put a policy there and have it kept.
 
 use aws_lc_rs::{hmac, rand};
 use exeat_policy::Bundle;
@@ -57,11 +57,14 @@ fn message(bundle: &Bundle) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| DIGITS[usize::from(digit)])
+        .collect()
 }
 
 fn bytes(text: &str) -> Option<Vec<u8>> {

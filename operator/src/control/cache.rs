@@ -215,7 +215,9 @@ impl<T> Table<T> {
                 return;
             }
             // The timeout closes the gap between the look and the wait.
-            let _ = tokio::time::timeout(Duration::from_millis(100), changed).await;
+            tokio::time::timeout(Duration::from_millis(100), changed)
+                .await
+                .ok();
         }
     }
 }

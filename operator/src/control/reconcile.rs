@@ -21,7 +21,7 @@ use crate::status::poll::Target;
 use crate::status::{self, Standing};
 
 /// No single namespace may keep a worker longer than this.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What works on namespaces.
 pub(super) struct Reconciler {

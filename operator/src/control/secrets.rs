@@ -5,7 +5,6 @@
 //! and what was read is not kept.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::ByteString;
@@ -232,20 +231,17 @@ impl Filler {
     ) -> Result<(BTreeMap<String, ByteString>, Option<String>)> {
         let mut data = BTreeMap::new();
         let mut origin = serde_json::Map::new();
-        let mut problem = String::new();
+        let mut problems = Vec::new();
         for (name, source) in &wanted.keys {
             let secret = self.source(objects, &source.name, sources).await?;
             let value = secret
                 .and_then(|secret| secret.data.as_ref())
                 .and_then(|data| data.get(&*source.key));
             let Some(value) = value else {
-                let _ = write!(
-                    problem,
-                    "{}Secret `{}` has no key `{}`, so credential `{name}` is not there",
-                    if problem.is_empty() { "" } else { "; " },
-                    source.name,
-                    source.key
-                );
+                problems.push(format!(
+                    "Secret `{}` has no key `{}`, so credential `{name}` is not there",
+                    source.name, source.key
+                ));
                 continue;
             };
             data.insert(name.clone(), value.clone());
@@ -259,7 +255,7 @@ impl Filler {
             SOURCES.to_owned(),
             ByteString(serde_json::Value::Object(origin).to_string().into_bytes()),
         );
-        Ok((data, (!problem.is_empty()).then_some(problem)))
+        Ok((data, (!problems.is_empty()).then(|| problems.join("; "))))
     }
 
     /// A source Secret, read at most once for each look at a namespace.

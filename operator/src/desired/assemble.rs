@@ -262,7 +262,7 @@ fn next_generation(objects: &Objects) -> u64 {
 pub(crate) fn pack(bundle: &Bundle) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     // Writing to memory does not fail.
-    let _ = encoder.write_all(&bundle.to_bytes());
+    encoder.write_all(&bundle.to_bytes()).ok();
     encoder.finish().unwrap_or_default()
 }
 

@@ -1,10 +1,9 @@
 //! The compiler's word on one policy, asked once for each edit.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use exeat_policy::{CredentialUse, Diagnostics};
+use exeat_policy::{CredentialUse, Diagnostic, Diagnostics};
 use serde_json::Value;
 
 /// More findings than a condition's message has room for.
@@ -73,28 +72,29 @@ pub(crate) fn check(document: &Value) -> Checked {
 
 /// Findings as a person reads them in a status or an answer of `kubectl`: where, what, what to do.
 pub(crate) fn message(found: &Diagnostics) -> String {
-    let mut text = String::new();
-    for (at, diagnostic) in found.iter().enumerate() {
-        if at == MAX_SHOWN {
-            let rest = found.iter().count() - MAX_SHOWN;
-            let _ = write!(text, "; and {rest} more");
-            break;
-        }
-        if at > 0 {
-            text.push_str("; ");
-        }
-        if !diagnostic.field.is_empty() {
-            let _ = write!(text, "{}: ", diagnostic.field);
-        }
-        if let Some(place) = &diagnostic.within {
-            let _ = write!(text, "line {}, column {}: ", place.line, place.column);
-        }
-        text.push_str(&diagnostic.message);
-        if let Some(remedy) = &diagnostic.remedy {
-            let _ = write!(text, " (hint: {remedy})");
-        }
+    let mut shown: Vec<String> = found.iter().take(MAX_SHOWN).map(line).collect();
+    let rest = found.iter().count().saturating_sub(MAX_SHOWN);
+    if rest > 0 {
+        shown.push(format!("and {rest} more"));
     }
-    clip(text)
+    clip(shown.join("; "))
+}
+
+fn line(diagnostic: &Diagnostic) -> String {
+    let field = match diagnostic.field.as_str() {
+        "" => String::new(),
+        field => format!("{field}: "),
+    };
+    let within = diagnostic
+        .within
+        .map(|place| format!("line {}, column {}: ", place.line, place.column))
+        .unwrap_or_default();
+    let hint = diagnostic
+        .remedy
+        .as_ref()
+        .map(|remedy| format!(" (hint: {remedy})"))
+        .unwrap_or_default();
+    format!("{field}{within}{}{hint}", diagnostic.message)
 }
 
 /// Cut at a character, with a mark that it was.

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use serde_json::json;
 
 use super::*;
@@ -213,7 +215,7 @@ fn a_bundle_that_does_not_fit_is_refused_whole() {
             let mut name = String::new();
             for _ in 0..3 {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                name.push_str(&format!("{:x}", seed.rotate_left(29)));
+                name = format!("{name}{:x}", seed.rotate_left(29));
             }
             format!("{name}.example.com")
         })

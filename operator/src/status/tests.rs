@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -38,17 +40,18 @@ fn make(judged: &Judged, standings: &[(&'static str, Standing)], at: i64) -> Mad
     of(judged, true, &standings, &names, Some(&bundle), now)
 }
 
+type Row = (
+    InForce,
+    &'static [&'static str],
+    Vec<(&'static str, Standing)>,
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
 #[test]
 fn n_of_m() {
     let lags = || Standing::lags("asleep");
-    type Row = (
-        InForce,
-        &'static [&'static str],
-        Vec<(&'static str, Standing)>,
-        &'static str,
-        &'static str,
-        &'static str,
-    );
     let table: Vec<Row> = vec![
         (InForce::Now, &[], vec![], "0/0", "Unknown", "NoPods"),
         (

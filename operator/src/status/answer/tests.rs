@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use super::*;
 
 const EXPECTED: Expected<'_> = Expected {
@@ -29,6 +31,8 @@ fn signed(text: &str, key: &StatusKey) -> String {
     format!("{},\"mac\":\"{mac}\"}}", text.strip_suffix('}').unwrap())
 }
 
+type Change = fn(&mut serde_json::Value);
+
 #[test]
 fn a_right_answer_counts() {
     let nonce = Nonce::draw().unwrap();
@@ -39,7 +43,6 @@ fn a_right_answer_counts() {
 #[test]
 fn nothing_else_does() {
     let nonce = Nonce::draw().unwrap();
-    type Change = fn(&mut serde_json::Value);
     let table: &[(Change, &str)] = &[
         (|v| v["nonce"] = "00".repeat(16).into(), "old answer"),
         (|v| v["pod_uid"] = "u2".into(), "another pod"),
