@@ -1,8 +1,8 @@
 //! Capabilities: which a governed container may have.
 //!
-//! The kernel knows the sidecar by its user, so nobody else may become another user (SETUID, SETGID,
-//! and what grants them: SETPCAP, SETFCAP), nor send what the packet filter does not judge by user
-//! (NET_RAW), nor change the filter. What runtimes give by default beside these stays: programs that
+//! The kernel knows the sidecar by its user, so nobody else may become another user (`SETUID`, `SETGID`,
+//! and what grants them: `SETPCAP`, `SETFCAP`), nor send what the packet filter does not judge by user
+//! (`NET_RAW`), nor change the filter. What runtimes give by default beside these stays: programs that
 //! run as root need it to own their files.
 
 use serde_json::Value;
