@@ -244,7 +244,8 @@ pub fn source(object: &Value) -> Source {
             c,
             '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
         ) {
-            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+            let escape = format!("\\u{:04x}", u32::from(c));
+            text.push_str(&escape);
         } else {
             text.push(c);
         }

@@ -57,18 +57,16 @@ pub struct ConsentError {
 /// Reads and checks one policy.
 pub fn check(source: &Source) -> Result<Checked, Diagnostics> {
     let mut documents = Read::new(std::slice::from_ref(source)).finish()?;
-    match (documents.pop(), documents.is_empty()) {
-        (Some(document), true) => Ok(Checked::new(document)),
-        _ => {
-            let file = File::new(source);
-            file.refuse(
-                &Span::default(),
-                "there is more than one policy",
-                "check them one by one",
-            );
-            Err(file.found())
-        }
+    if let (Some(document), true) = (documents.pop(), documents.is_empty()) {
+        return Ok(Checked::new(document));
     }
+    let file = File::new(source);
+    file.refuse(
+        &Span::default(),
+        "there is more than one policy",
+        "check them one by one",
+    );
+    Err(file.found())
 }
 
 // === impl Checked ===

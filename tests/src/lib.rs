@@ -9,6 +9,7 @@
 
 pub mod backend;
 pub mod chaos;
+pub mod cluster;
 pub mod gate;
 pub mod governed;
 pub mod netns;

@@ -1,11 +1,14 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `setup`, `deny`, `fuzz`.
+//! The project's own commands: `cargo xtask demo`, `test`, `setup`, `cluster`, `images`, `deny`,
+//! `fuzz`.
 //!
 //! They need nothing but Rust and a Debian or Ubuntu underneath; whatever else a command uses, it
 //! fetches itself through the machine's ordinary package clients and keeps under `.cache/`.
 
+mod cluster;
 mod demo;
 mod deny;
 mod fuzz;
+mod images;
 mod setup;
 mod shell;
 mod soak;
@@ -33,6 +36,10 @@ enum Command {
     Soak(soak::Arguments),
     /// Fetch what the tests use: system packages, Python and node modules, Go and Java clients
     Setup(setup::Arguments),
+    /// A real Kubernetes node on this machine; needs root
+    Cluster(cluster::Arguments),
+    /// Write the container images, as archives
+    Images(images::Arguments),
     /// Check the licences and sources of everything that is linked
     Deny,
     /// Run the fuzz targets, each for a given time
@@ -45,6 +52,8 @@ fn main() -> ExitCode {
         Command::Test(arguments) => suite::main(&arguments),
         Command::Soak(arguments) => soak::main(&arguments),
         Command::Setup(arguments) => setup::main(&arguments),
+        Command::Cluster(arguments) => cluster::main(&arguments),
+        Command::Images(arguments) => images::main(&arguments),
         Command::Deny => deny::main(),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
     };

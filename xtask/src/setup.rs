@@ -206,7 +206,7 @@ fn java() -> Result<()> {
 }
 
 /// Does the work unless the stamp says that it was done with exactly these sources.
-fn step(name: &str, sources: &[&Path], work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn step(name: &str, sources: &[&Path], work: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut wanted = String::new();
     for source in sources {
         wanted += &fs::read_to_string(source)

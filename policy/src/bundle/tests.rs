@@ -8,7 +8,7 @@ fn policy(name: &str, host: &str) -> Value {
         "metadata": {"name": name, "namespace": "agents", "uid": "1", "managedFields": [{}]},
         "spec": {
             "podSelector": {"matchLabels": {"app": name}},
-            "tools": [{"name": "a", "http": {"hosts": [host]}, "when": "request.path != '\u{1F980}\"\\\\\u{7f}'"}],
+            "tools": [{"name": "a", "http": {"hosts": [host]}, "when": "request.path != '\u{1F980}\"\\\\\u{feff}'"}],
         },
         "status": {"conditions": []},
     })

@@ -96,12 +96,16 @@ fn keep(shared: &Shared) {
             continue;
         }
         let next = [flush, state.denials.due(), sign];
-        match next.into_iter().flatten().min() {
+        let due = next.into_iter().flatten().min();
+        state.keeper_due = due;
+        match due {
             Some(due) => {
                 shared.wake.wait_until(&mut state, due);
             }
             None => shared.wake.wait(&mut state),
         }
+        // Awake it looks at everything, and is told of what comes while it does not hold the lock.
+        state.keeper_due = None;
     }
 }
 

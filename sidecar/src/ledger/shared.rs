@@ -69,6 +69,9 @@ pub(super) struct State {
     pub(super) pending: Vec<Pending>,
     pending_bytes: Vec<u8>,
     pub(super) pending_since: Option<Instant>,
+    /// The keeper sleeps until then at the latest. Waking it for each outcome would cost every call a
+    /// switch of threads.
+    pub(super) keeper_due: Option<Instant>,
     pub(super) denials: Denials,
     pub(super) waiters: Vec<oneshot::Sender<Result<(), ErrorKind>>>,
     batch: Vec<u8>,
@@ -137,6 +140,7 @@ impl Shared {
                 pending: Vec::new(),
                 pending_bytes: Vec::new(),
                 pending_since: None,
+                keeper_due: None,
                 denials: Denials::default(),
                 waiters: Vec::new(),
                 batch: Vec::new(),
@@ -208,9 +212,15 @@ impl Shared {
             length: body.len(),
         });
         if state.pending_since.is_none() {
-            state.pending_since = Some(Instant::now());
+            let now = Instant::now();
+            state.pending_since = Some(now);
+            let in_time = state
+                .keeper_due
+                .is_some_and(|due| due <= now + OUTCOME_DELAY);
             drop(state);
-            self.wake.notify_one();
+            if !in_time {
+                self.wake.notify_one();
+            }
         }
     }
 

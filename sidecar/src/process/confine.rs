@@ -19,11 +19,13 @@ use nix::sys::resource::{Resource, setrlimit};
 const LANDLOCK: ABI = ABI::V6;
 
 /// What every process here reads: libraries' data, trust roots, names, and itself.
-const SYSTEM: [&str; 5] = [
+const SYSTEM: [&str; 6] = [
     "/etc",
     "/usr/share",
     "/usr/lib/ssl",
     "/proc",
+    // A static program asks these where a dynamic one has the system call.
+    "/dev/random",
     "/dev/urandom",
 ];
 

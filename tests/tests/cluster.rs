@@ -1,0 +1,9 @@
+//! On a real Kubernetes node: what a user does, in the order in which a user does it, and what an
+//! agent tries from inside a real pod.
+//!
+//! These tests need root, Go and some minutes to build the node's programs the first time; without
+//! them they fail. `cargo xtask test --without cluster` leaves them out, and says so.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "cluster/by_hand.rs"]
+mod by_hand;
