@@ -17,12 +17,28 @@ pub(super) fn tool_policy_spec() -> Value {
         "What is allowed, and to whom.",
         &[],
         vec![
-            ("podSelector", selector("The pods that this policy is for; without it, all of the namespace.")),
+            (
+                "podSelector",
+                selector("The pods that this policy is for; without it, all of the namespace."),
+            ),
             ("mode", mode()),
             ("tools", rules("What is allowed.", tool())),
-            ("inference", rules("Which models may be asked.", inference())),
-            ("deny", rules("What is refused, whatever any policy allows.", denial())),
-            ("credentials", keyed("Where secrets lie and how they are put into requests. Never the secrets.", MAX_CREDENTIALS, credential())),
+            (
+                "inference",
+                rules("Which models may be asked.", inference()),
+            ),
+            (
+                "deny",
+                rules("What is refused, whatever any policy allows.", denial()),
+            ),
+            (
+                "credentials",
+                keyed(
+                    "Where secrets lie and how they are put into requests. Never the secrets.",
+                    MAX_CREDENTIALS,
+                    credential(),
+                ),
+            ),
         ],
     );
     spec["default"] = json!({});
@@ -34,25 +50,44 @@ pub(super) fn guardrail_spec() -> Value {
         "What is refused, and where.",
         &["deny"],
         vec![
-            ("namespaceSelector", selector("The namespaces that this guardrail is for; without it, all.")),
-            ("podSelector", selector("The pods that this guardrail is for; without it, all.")),
+            (
+                "namespaceSelector",
+                selector("The namespaces that this guardrail is for; without it, all."),
+            ),
+            (
+                "podSelector",
+                selector("The pods that this guardrail is for; without it, all."),
+            ),
             ("mode", mode()),
-            ("deny", rules("What is refused, whatever any policy allows.", denial())),
+            (
+                "deny",
+                rules("What is refused, whatever any policy allows.", denial()),
+            ),
         ],
     )
 }
 
 pub(super) fn status() -> Value {
-    let text = |what: &str, most: usize| json!({"type": "string", "maxLength": most, "description": what});
+    let text =
+        |what: &str, most: usize| json!({"type": "string", "maxLength": most, "description": what});
     let number = |what: &str| json!({"type": "integer", "format": "int64", "minimum": 0, "description": what});
     let mut condition = object(
         "One thing that is or is not so.",
         &["type", "status", "lastTransitionTime", "reason", "message"],
         vec![
             ("type", text("Accepted or Enforced.", 316)),
-            ("status", json!({"type": "string", "enum": ["True", "False", "Unknown"]})),
-            ("observedGeneration", number("The generation of the object that it is about.")),
-            ("lastTransitionTime", json!({"type": "string", "format": "date-time"})),
+            (
+                "status",
+                json!({"type": "string", "enum": ["True", "False", "Unknown"]}),
+            ),
+            (
+                "observedGeneration",
+                number("The generation of the object that it is about."),
+            ),
+            (
+                "lastTransitionTime",
+                json!({"type": "string", "format": "date-time"}),
+            ),
             ("reason", text("Why, in one word.", 1024)),
             ("message", text("Why, for people.", 32768)),
         ],
@@ -62,7 +97,13 @@ pub(super) fn status() -> Value {
         "A pod that does not enforce it, or does not say so.",
         &["pod", "reason"],
         vec![
-            ("pod", text("Its name, with its namespace where that is not this one.", 512)),
+            (
+                "pod",
+                text(
+                    "Its name, with its namespace where that is not this one.",
+                    512,
+                ),
+            ),
             ("reason", text("Why it does not count.", 1024)),
         ],
     );
@@ -70,14 +111,26 @@ pub(super) fn status() -> Value {
         "What has become of it. Written by the operator.",
         &[],
         vec![
-            ("observedGeneration", number("The generation of the object that this is about.")),
-            ("conditions", json!({"type": "array", "maxItems": 16, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"], "items": condition})),
+            (
+                "observedGeneration",
+                number("The generation of the object that this is about."),
+            ),
+            (
+                "conditions",
+                json!({"type": "array", "maxItems": 16, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"], "items": condition}),
+            ),
             ("selected", number("How many pods it selects.")),
-            ("enforcing", number("How many of them proved that they enforce it.")),
+            (
+                "enforcing",
+                number("How many of them proved that they enforce it."),
+            ),
             ("enforced", text("Both, as 2/3.", 64)),
             ("digest", text("Of the bundle that it is in.", 80)),
             ("generation", number("Of the bundle that it is in.")),
-            ("lagging", json!({"type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic", "items": lagging, "description": "Selected pods that do not enforce it, the first few."})),
+            (
+                "lagging",
+                json!({"type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic", "items": lagging, "description": "Selected pods that do not enforce it, the first few."}),
+            ),
         ],
     )
 }
@@ -92,7 +145,10 @@ fn tool() -> Value {
             ("mcp", mcp(false)),
             ("tcp", tcp(false)),
             ("when", when()),
-            ("credential", credential_name("The credential to send with calls that this rule allows.")),
+            (
+                "credential",
+                credential_name("The credential to send with calls that this rule allows."),
+            ),
         ],
     );
     let unread = "(has(self.tcp) || (has(self.http) && has(self.http.tls) && has(self.http.tls.mode) && self.http.tls.mode == 'Passthrough'))";
@@ -128,14 +184,20 @@ fn inference() -> Value {
     let models = object(
         "The models that may be set to work.",
         &["allow"],
-        vec![("allow", list("Names; `*` stands for any characters.", word(MAX_WORD)))],
+        vec![(
+            "allow",
+            list("Names; `*` stands for any characters.", word(MAX_WORD)),
+        )],
     );
     let mut rule = object(
         "Calls to models of one provider.",
         &["name", "provider", "models"],
         vec![
             ("name", rule_name()),
-            ("provider", json!({"type": "string", "enum": ["openai", "anthropic"], "description": "Whose protocol is spoken; it picks the host unless `hosts` is given."})),
+            (
+                "provider",
+                json!({"type": "string", "enum": ["openai", "anthropic"], "description": "Whose protocol is spoken; it picks the host unless `hosts` is given."}),
+            ),
             ("hosts", hosts()),
             ("ports", ports()),
             ("scheme", scheme()),
@@ -143,7 +205,10 @@ fn inference() -> Value {
             ("tls", tls()),
             ("models", models),
             ("when", when()),
-            ("credential", credential_name("The credential to send with calls that this rule allows.")),
+            (
+                "credential",
+                credential_name("The credential to send with calls that this rule allows."),
+            ),
         ],
     );
     rule["x-kubernetes-validations"] = json!([
@@ -159,8 +224,20 @@ fn http(wide: bool) -> Value {
         ("hosts", hosts()),
         ("ports", ports()),
         ("scheme", scheme()),
-        ("methods", list("As sent; without it, all but CONNECT and TRACE.", json!({"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": "^[^a-z\\s]+$"}))),
-        ("paths", list("`/repos/{owner}/*/**`: a name for one segment, one segment, any further ones.", json!({"type": "string", "minLength": 1, "maxLength": MAX_URL, "pattern": "^/"}))),
+        (
+            "methods",
+            list(
+                "As sent; without it, all but CONNECT and TRACE.",
+                json!({"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": "^[^a-z\\s]+$"}),
+            ),
+        ),
+        (
+            "paths",
+            list(
+                "`/repos/{owner}/*/**`: a name for one segment, one segment, any further ones.",
+                json!({"type": "string", "minLength": 1, "maxLength": MAX_URL, "pattern": "^/"}),
+            ),
+        ),
     ];
     if wide {
         return object("Requests.", &[], fields);
@@ -182,7 +259,13 @@ fn mcp(wide: bool) -> Value {
     if wide {
         return object("Tools of MCP servers.", &[], fields);
     }
-    fields.push(("methods", list("Methods beside the lifecycle and calls of tools.", json!({"type": "string", "enum": METHODS}))));
+    fields.push((
+        "methods",
+        list(
+            "Methods beside the lifecycle and calls of tools.",
+            json!({"type": "string", "enum": METHODS}),
+        ),
+    ));
     fields.push(("addresses", addresses()));
     fields.push(("tls", tls()));
     let mut mcp = object("Tools of one MCP server.", &["server", "tools"], fields);
@@ -221,21 +304,63 @@ fn credential() -> Value {
         "The key of a Secret in this namespace that holds it. The Secret must consent: its annotation exeat.dev/hosts names the hosts that it may be sent to.",
         &["name", "key"],
         vec![
-            ("name", json!({"type": "string", "minLength": 1, "maxLength": MAX_OBJECT_NAME, "pattern": "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"})),
-            ("key", json!({"type": "string", "minLength": 1, "maxLength": MAX_OBJECT_NAME, "pattern": "^[-._a-zA-Z0-9]+$"})),
+            (
+                "name",
+                json!({"type": "string", "minLength": 1, "maxLength": MAX_OBJECT_NAME, "pattern": "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"}),
+            ),
+            (
+                "key",
+                json!({"type": "string", "minLength": 1, "maxLength": MAX_OBJECT_NAME, "pattern": "^[-._a-zA-Z0-9]+$"}),
+            ),
         ],
     );
     let mut inject = object(
         "How it is put into a request; exactly one way.",
         &[],
         vec![
-            ("bearer", object("authorization: Bearer, and the secret.", &[], vec![])),
-            ("basic", object("authorization: Basic, with the secret as password.", &["username"], vec![("username", json!({"type": "string", "minLength": 1, "maxLength": MAX_WORD, "pattern": "^[^:]+$"}))])),
-            ("header", object("A header of its own.", &["name"], vec![
-                ("name", json!({"type": "string", "minLength": 1, "maxLength": MAX_WORD, "pattern": "^[-!#$%&'*+.^_`|~0-9a-zA-Z]+$"})),
-                ("prefix", json!({"type": "string", "minLength": 1, "maxLength": MAX_PREFIX, "pattern": "^[ -~]+$", "description": "What stands before the secret."})),
-            ])),
-            ("query", object("A parameter of the query.", &["name"], vec![("name", json!({"type": "string", "minLength": 1, "maxLength": MAX_WORD, "pattern": "^[-_.~a-zA-Z0-9]+$"}))])),
+            (
+                "bearer",
+                object("authorization: Bearer, and the secret.", &[], vec![]),
+            ),
+            (
+                "basic",
+                object(
+                    "authorization: Basic, with the secret as password.",
+                    &["username"],
+                    vec![(
+                        "username",
+                        json!({"type": "string", "minLength": 1, "maxLength": MAX_WORD, "pattern": "^[^:]+$"}),
+                    )],
+                ),
+            ),
+            (
+                "header",
+                object(
+                    "A header of its own.",
+                    &["name"],
+                    vec![
+                        (
+                            "name",
+                            json!({"type": "string", "minLength": 1, "maxLength": MAX_WORD, "pattern": "^[-!#$%&'*+.^_`|~0-9a-zA-Z]+$"}),
+                        ),
+                        (
+                            "prefix",
+                            json!({"type": "string", "minLength": 1, "maxLength": MAX_PREFIX, "pattern": "^[ -~]+$", "description": "What stands before the secret."}),
+                        ),
+                    ],
+                ),
+            ),
+            (
+                "query",
+                object(
+                    "A parameter of the query.",
+                    &["name"],
+                    vec![(
+                        "name",
+                        json!({"type": "string", "minLength": 1, "maxLength": MAX_WORD, "pattern": "^[-_.~a-zA-Z0-9]+$"}),
+                    )],
+                ),
+            ),
         ],
     );
     inject["x-kubernetes-validations"] = json!([{
@@ -260,7 +385,10 @@ fn selector(what: &str) -> Value {
         &["key", "operator"],
         vec![
             ("key", key),
-            ("operator", json!({"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]})),
+            (
+                "operator",
+                json!({"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]}),
+            ),
             ("values", list("For In and NotIn.", word(MAX_NAME))),
         ],
     );
@@ -272,8 +400,14 @@ fn selector(what: &str) -> Value {
         what,
         &[],
         vec![
-            ("matchLabels", json!({"type": "object", "maxProperties": MAX_ITEMS, "additionalProperties": {"type": "string", "maxLength": MAX_NAME}, "description": "Labels and their values."})),
-            ("matchExpressions", json!({"type": "array", "maxItems": MAX_ITEMS, "x-kubernetes-list-type": "atomic", "items": term, "description": "Requirements, all of which must hold."})),
+            (
+                "matchLabels",
+                json!({"type": "object", "maxProperties": MAX_ITEMS, "additionalProperties": {"type": "string", "maxLength": MAX_NAME}, "description": "Labels and their values."}),
+            ),
+            (
+                "matchExpressions",
+                json!({"type": "array", "maxItems": MAX_ITEMS, "x-kubernetes-list-type": "atomic", "items": term, "description": "Requirements, all of which must hold."}),
+            ),
         ],
     )
 }
@@ -283,8 +417,14 @@ fn tls() -> Value {
         "How TLS to these hosts is handled.",
         &[],
         vec![
-            ("mode", json!({"type": "string", "enum": ["Terminate", "Passthrough"], "description": "Terminate (without this field): requests are read and judged. Passthrough: they are not, and the record says so."})),
-            ("ca", json!({"type": "string", "minLength": 1, "maxLength": MAX_PEM, "description": "Certificate authorities for these hosts alone, PEM."})),
+            (
+                "mode",
+                json!({"type": "string", "enum": ["Terminate", "Passthrough"], "description": "Terminate (without this field): requests are read and judged. Passthrough: they are not, and the record says so."}),
+            ),
+            (
+                "ca",
+                json!({"type": "string", "minLength": 1, "maxLength": MAX_PEM, "description": "Certificate authorities for these hosts alone, PEM."}),
+            ),
         ],
     );
     tls["x-kubernetes-validations"] = json!([{
@@ -295,7 +435,10 @@ fn tls() -> Value {
 }
 
 fn hosts() -> Value {
-    list("Names, addresses, or `*.example.com` for what lies below example.com.", host())
+    list(
+        "Names, addresses, or `*.example.com` for what lies below example.com.",
+        host(),
+    )
 }
 
 fn host() -> Value {
@@ -303,7 +446,10 @@ fn host() -> Value {
 }
 
 fn ports() -> Value {
-    list("Without it 443, or 80 with `scheme: http`; in a denial, all.", port())
+    list(
+        "Without it 443, or 80 with `scheme: http`; in a denial, all.",
+        port(),
+    )
 }
 
 fn port() -> Value {

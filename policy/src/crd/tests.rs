@@ -24,7 +24,10 @@ const EVERYTHING: &[&str] = &[
 
 /// The fields of each object of a schema, by its way from the top. Free maps have none to name.
 fn fields(schema: &Value, way: &str, all: &mut BTreeMap<String, BTreeSet<String>>) {
-    assert!(schema.get("x-kubernetes-preserve-unknown-fields").is_none(), "{way}");
+    assert!(
+        schema.get("x-kubernetes-preserve-unknown-fields").is_none(),
+        "{way}"
+    );
     if schema["type"] == "array" {
         assert!(schema["maxItems"].is_u64(), "{way} is unbounded");
         fields(&schema["items"], &format!("{way}[]"), all);
@@ -46,7 +49,10 @@ fn fields(schema: &Value, way: &str, all: &mut BTreeMap<String, BTreeSet<String>
 
 #[test]
 fn reader_and_schema_know_the_same_fields() {
-    for (text, manifest) in EVERYTHING.iter().zip([tool_policy(), cluster_tool_policy()]) {
+    for (text, manifest) in EVERYTHING
+        .iter()
+        .zip([tool_policy(), cluster_tool_policy()])
+    {
         let text = format!("apiVersion: exeat.dev/v1alpha1\nmetadata: {{name: x}}\n{text}");
         seen_fields(); // What other tests of this thread left.
         check(&Source::new("everything", text)).unwrap();
@@ -75,7 +81,10 @@ fn manifests_in_the_tree_are_these() {
             std::fs::write(&path, &made).unwrap();
         }
         let there = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(there == made, "{path} is not what `exeat crd` prints; write it anew with EXEAT_WRITE_CRDS=1");
+        assert!(
+            there == made,
+            "{path} is not what `exeat crd` prints; write it anew with EXEAT_WRITE_CRDS=1"
+        );
         // What is YAML here is the same JSON there.
         let back: Value = serde_saphyr::from_str(&made).unwrap();
         assert_eq!(back, manifest);
