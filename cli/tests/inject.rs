@@ -1,5 +1,9 @@
 //! `exeat inject` as a person uses it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the test starts the program that it is about"
+)]
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
