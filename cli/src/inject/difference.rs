@@ -31,9 +31,12 @@ pub(super) fn unified(before: &str, after: &str) -> String {
                 .count()
         };
         let (olds, news) = (count('+'), count('-'));
-        text.push_str(&format!("@@ -{left},{olds} +{right},{news} @@\n"));
+        let place = format!("@@ -{left},{olds} +{right},{news} @@\n");
+        text.push_str(&place);
         for (kind, line) in &steps[at..end] {
-            text.push_str(&format!("{kind}{line}\n"));
+            text.push(*kind);
+            text.push_str(line);
+            text.push('\n');
         }
         (at, left, right) = (end, left + olds, right + news);
     }
