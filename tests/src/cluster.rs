@@ -89,6 +89,7 @@ impl Cluster {
     /// # Panics
     ///
     /// If the cluster is not ours.
+    #[must_use]
     pub fn node(&self) -> &Node {
         let Some(node) = &self.node else {
             panic!("this test reaches into the node, which is not ours: unset KUBECONFIG");

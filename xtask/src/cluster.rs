@@ -1,6 +1,6 @@
 //! `cargo xtask cluster`: a real Kubernetes node on this machine, from pinned Go modules.
 //!
-//! Control plane, kubelet, containerd, kube-proxy, CoreDNS, the agent-sandbox controller: each the
+//! Control plane, kubelet, containerd, kube-proxy, `CoreDNS`, the agent-sandbox controller: each the
 //! real program, in a network namespace of their own. In doubt it leaves things alone: what it ends,
 //! it started itself and wrote down.
 
@@ -79,14 +79,10 @@ fn hold(place: &Place) -> Result<()> {
     // Somebody works with it: the tests may too, and leave it there.
     let was_up = up::is_up(place);
     let begun = up::main(place).and_then(|()| {
-        let told = format!(
-            "{{\"kubeconfig\":{:?},\"bin\":{:?},\"state\":{:?},\"namespace\":{:?},\"node\":{:?}}}",
-            place.kubeconfig(),
-            place.bin,
-            place.state,
-            place::NAMESPACE,
-            place::NODE_V4,
-        );
+        let told = serde_json::json!({
+            "kubeconfig": place.kubeconfig(), "bin": place.bin, "state": place.state,
+            "namespace": place::NAMESPACE, "node": place::NODE_V4, "node6": place::NODE_V6,
+        });
         writeln!(io::stdout(), "{told}")?;
         io::stdout().flush()?;
         io::copy(&mut io::stdin(), &mut io::sink())?;

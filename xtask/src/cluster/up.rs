@@ -1,6 +1,7 @@
 //! Starts the node, each part as soon as those are there that it needs.
 
 use std::{
+    fmt::Write as _,
     fs,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// On a machine with other work to do, each step takes its time.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What the machine itself has to bring, and the Debian packages that do.
 const NEEDS: [(&str, &str); 6] = [
@@ -136,7 +137,7 @@ fn identities(place: &Place) -> Result<()> {
     let mut tokens = String::new();
     for (file, user, groups) in settings::IDENTITIES {
         let token = random()?;
-        tokens += &format!("{token},{user},{file},\"{groups}\"\n");
+        writeln!(tokens, "{token},{user},{file},\"{groups}\"")?;
         private(
             &place.state.join(format!("{file}.kubeconfig")),
             &settings::kubeconfig(place, &token),

@@ -4,6 +4,7 @@
 //! which Exeat ever refers to one. No time and no machine's name is in it.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -110,14 +111,12 @@ impl Image {
 
 impl Blob {
     fn new(bytes: Vec<u8>) -> Self {
-        let sum: String = Sha256::digest(&bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Self {
-            digest: format!("sha256:{sum}"),
-            bytes,
+        let mut sum = String::from("sha256:");
+        for byte in Sha256::digest(&bytes) {
+            // Writing to a string does not fail.
+            let _written = write!(sum, "{byte:02x}");
         }
+        Self { digest: sum, bytes }
     }
 
     fn json(value: &serde_json::Value) -> Result<Self> {

@@ -20,7 +20,7 @@ pub(super) fn layer(tree: &Tree) -> Result<Vec<u8>> {
         let path = path.trim_start_matches('/');
         match node {
             Node::Folder { mode } => {
-                entry(&mut archive, &format!("{path}/"), *mode, b'5', "", &[])?
+                entry(&mut archive, &format!("{path}/"), *mode, b'5', "", &[])?;
             }
             Node::File { mode, bytes } => entry(&mut archive, path, *mode, b'0', "", bytes)?,
             Node::Link { to } => entry(&mut archive, path, 0o777, b'2', to, &[])?,
