@@ -1,8 +1,8 @@
 //! A real cluster for tests: started once for a test binary, ended with it.
 //!
 //! `cargo xtask cluster hold` owns the node and ends it when this process does, however that comes.
-//! With `KUBECONFIG` set, that cluster is used instead, as far as a stranger's cluster can be: see
-//! docs/CLUSTER.md. In doubt a test here fails: nothing is skipped because something is missing.
+//! docs/CLUSTER.md says what it is and what it is not. In doubt a test here fails: nothing is skipped
+//! because something is missing.
 
 mod agent;
 mod collector;

@@ -3,7 +3,15 @@
 //!
 //! These tests need root, Go and some minutes to build the node's programs the first time; without
 //! them they fail. `cargo xtask test --without cluster` leaves them out, and says so.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
+#[path = "cluster/attacks.rs"]
+mod attacks;
 #[path = "cluster/by_hand.rs"]
 mod by_hand;
+#[path = "cluster/chart.rs"]
+mod chart;
+#[path = "cluster/lifecycle.rs"]
+mod lifecycle;
+#[path = "cluster/support.rs"]
+mod support;

@@ -1,42 +1,18 @@
 //! Written out by hand, with no operator in sight: the images, the guard, the gate.
 
-use std::{fs, path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use exeat_tests::cluster::{Agent, Cluster, cluster, eventually};
+use exeat_tests::cluster::{Agent, cluster, eventually};
 use serde_json::{Value, json};
 
-const MINUTE: Duration = Duration::from_mins(1);
+use super::support::{MINUTE, deployed, policy};
 
-/// What is under deploy/, with the digests of the images under test.
-fn deployed(cluster: &Cluster, file: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut text = fs::read_to_string(root.join("deploy").join(file)).unwrap();
-    for name in ["init", "sidecar", "test-agent"] {
-        let placeholder = format!("localhost/exeat/{name}@sha256:{}", "0".repeat(64));
-        text = text.replace(&placeholder, cluster.images.reference(name));
-    }
-    text
-}
-
-fn policy(name: &str) -> Value {
-    json!({
-        "apiVersion": "exeat.dev/v1alpha1", "kind": "ToolPolicy", "metadata": {"name": name},
-        "spec": {
-            "podSelector": {"matchLabels": {"sandbox.users.io/session": name}},
-            "tools": [{
-                "name": "reports",
-                "http": {
-                    "hosts": ["api.upstream.test"], "methods": ["GET"], "paths": ["/reports/**"],
-                    "addresses": ["203.0.113.0/24", "fd00:203::/64"],
-                },
-                "credential": "api",
-            }],
-            "credentials": [
-                {"name": "api", "secret": {"name": "api", "key": "token"}, "inject": {"bearer": {}}},
-            ],
-        },
-    })
+/// For the pods whose claim says so.
+fn policy_of(session: &str) -> Value {
+    let mut policy = policy();
+    policy["spec"]["podSelector"] = json!({"matchLabels": {"sandbox.users.io/session": session}});
+    policy
 }
 
 /// A pool's pods are Ready and allowed nothing; a claim's labels, and nothing else, open what its
@@ -61,7 +37,7 @@ fn a_claim_from_a_warm_pool_is_governed_by_its_own_policy() {
     apply(
         &json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "exeat-policies"},
-            "data": {"policy.yaml": policy("alice-42").to_string()},
+            "data": {"policy.yaml": policy_of("alice-42").to_string()},
         })
         .to_string(),
     );
