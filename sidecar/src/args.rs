@@ -1,6 +1,5 @@
 //! What the sidecar is told on its command line. Nothing is taken from the environment: what a pod's
 //! author can set there must not steer the gate.
-#![expect(clippy::doc_markdown, reason = "shown as help, not as documentation")]
 
 use std::{
     collections::BTreeMap,

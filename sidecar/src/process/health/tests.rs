@@ -211,11 +211,11 @@ async fn status_is_signed_over_the_nonce_and_needs_a_key() {
     let mut bytes = [0_u8; 32];
     bytes[31] = 1;
     let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
-    let made: String = hmac::sign(&key, format!("{text}}}").as_bytes())
+    let made = hmac::sign(&key, format!("{text}}}").as_bytes());
+    let made = made
         .as_ref()
         .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     assert_eq!(mac, format!("{made}\"}}"));
     let value: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(value["nonce"], nonce);

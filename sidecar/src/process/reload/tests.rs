@@ -321,7 +321,7 @@ fn an_older_bundle_is_refused_and_a_broken_one_keeps_the_last_good() {
         use std::io::Write as _;
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         for _ in 0..64 {
-            gzip.write_all(&[b' '; 1 << 20]).unwrap();
+            gzip.write_all(&vec![b' '; 1 << 20]).unwrap();
         }
         gzip.finish().unwrap()
     };
