@@ -101,13 +101,13 @@ impl Status {
 
 /// The text of an object with its code as the last member.
 fn signed(mut text: String, key: &hmac::Key) -> String {
-    use std::fmt::Write as _;
     let mac = hmac::sign(key, text.as_bytes());
     text.pop();
     text.push_str(",\"mac\":\"");
     for byte in mac.as_ref() {
-        // Writing to a string does not fail.
-        drop(write!(text, "{byte:02x}"));
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(digit), 16).unwrap_or_default());
+        }
     }
     text.push_str("\"}");
     text

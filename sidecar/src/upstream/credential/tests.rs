@@ -169,16 +169,16 @@ async fn two_policies_do_not_share_a_name_and_a_late_secret_is_seen() {
     assert!(credentials.of("agents/one", "token").is_err());
 
     // As kubelet fills an optional volume whose Secret came late.
-    std::fs::create_dir(dir.path().join("..1")).unwrap();
+    fs::create_dir(dir.path().join("..1")).unwrap();
     for (name, value) in [
         ("one.token", "1"),
         ("a.two.token", "2"),
         ("status-key", "no"),
     ] {
-        std::fs::write(dir.path().join("..1").join(name), value).unwrap();
+        fs::write(dir.path().join("..1").join(name), value).unwrap();
     }
     symlink("..1", dir.path().join("..data_tmp")).unwrap();
-    std::fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
     until(|| credentials.of("agents/one", "token").is_ok()).await;
     assert_eq!(credentials.of("agents/one", "token").unwrap().expose(), "1");
     assert_eq!(
