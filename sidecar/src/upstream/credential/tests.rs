@@ -161,7 +161,6 @@ fn a_missing_folder_or_file_is_told_at_once() {
 
 #[tokio::test]
 async fn two_policies_do_not_share_a_name_and_a_late_secret_is_seen() {
-    use std::os::unix::fs::symlink;
     let dir = tempfile::tempdir().unwrap();
     let credentials =
         Arc::new(Credentials::new(Some(dir.path().to_owned()), BTreeMap::new()).unwrap());
