@@ -55,10 +55,13 @@ fn a_kubelet_that_starts_again_changes_nothing() {
     let before = agent.get().unwrap();
     cluster.node().restart_kubelet().unwrap();
     agent.ready().unwrap();
-    let answer = agent
-        .curl(&["https://api.upstream.test/reports/kubelet"])
-        .unwrap();
-    assert_eq!(answer.status, 200, "{answer:?}");
+    // The way into the container is the kubelet's, which first has to find its pods again.
+    eventually("the first call after", MINUTE, || {
+        let answer = agent.curl(&["https://api.upstream.test/reports/kubelet"])?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })
+    .unwrap();
     let after = agent.get().unwrap();
     assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
     for list in ["initContainerStatuses", "containerStatuses"] {
