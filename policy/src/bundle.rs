@@ -228,7 +228,7 @@ impl Bundle {
     }
 }
 
-/// One object as a source that [`crate::check`] and [`compile`] take.
+/// One object as a source that [`crate::check()`] and [`compile`] take.
 #[must_use]
 pub fn source(object: &Value) -> Source {
     let word = |of: &Value| of.as_str().unwrap_or_default().to_owned();
