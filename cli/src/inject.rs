@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
     /// Take roots for upstreams from the ConfigMap `exeat-upstream-ca` too
     #[arg(long)]
     upstream_ca: bool,
-    /// What a record must survive before its call may go on: written, synced, exported
+    /// What a record must survive before its call may go on: written, synced
     #[arg(long, value_name = "LEVEL", value_parser = Durability::parse)]
     durability: Option<Durability>,
 }
