@@ -262,7 +262,7 @@ impl Plan {
     pub fn decide(&self, call: &Call<'_>) -> Verdict {
         // A guardrail that is enforced is, also where the policies only watch.
         if !self.policies.is_empty()
-            && let Err(denial) = judge::denied(&self.guard, call)
+            && let Err(denial) = judge::guarded(&self.guard, call)
         {
             return Verdict::Deny(denial);
         }
