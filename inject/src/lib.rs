@@ -5,6 +5,7 @@
 //! In doubt a pod is refused, with the field at fault and what to do.
 
 mod capabilities;
+pub mod clients;
 mod environment;
 mod mutate;
 pub mod names;
