@@ -11,6 +11,10 @@ mod attacks;
 mod by_hand;
 #[path = "cluster/chart.rs"]
 mod chart;
+#[path = "cluster/check.rs"]
+mod check;
+#[path = "cluster/examples.rs"]
+mod examples;
 #[path = "cluster/lifecycle.rs"]
 mod lifecycle;
 #[path = "cluster/support.rs"]

@@ -151,6 +151,13 @@ fn probe(space: &Space, findings: &mut Findings) {
                 why.as_str(),
                 "kubectl -n exeat-system get pods",
             );
+        } else if why.contains("ValidatingAdmissionPolicy 'exeat-pods'") {
+            findings.problem(
+                SUBJECT,
+                "would be refused: it comes without a gate, and only the admission policies hold",
+                why.as_str(),
+                "see what is said about the cluster",
+            );
         } else if ours {
             findings.warning(
                 SUBJECT,

@@ -125,6 +125,12 @@ fn a_dry_run_that_comes_out_bare_is_a_problem() {
             failed("admission webhook \"pods.exeat.dev\" denied the request: spec.x"),
             Level::Warning,
         ),
+        (
+            failed(
+                "pods \"check-\" is forbidden: ValidatingAdmissionPolicy 'exeat-pods' with binding 'exeat-pods' denied request: spec",
+            ),
+            Level::Problem,
+        ),
         (failed("exceeded quota: small"), Level::Unknown),
     ] {
         let space = Space {
