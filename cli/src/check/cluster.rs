@@ -204,7 +204,7 @@ fn webhook(
             wanted.subject,
             format!("the webhook {} is not there", wanted.name),
             "the configuration was changed after the installation",
-            INSTALL,
+            format!("put it back as it was installed, or {INSTALL}"),
         );
         return;
     };
@@ -219,7 +219,7 @@ fn webhook(
             wanted.subject,
             format!("{} does not hold", wanted.name),
             defects.join("; "),
-            INSTALL,
+            format!("put it back as it was installed, or {INSTALL}"),
         );
     }
 }
