@@ -101,7 +101,9 @@ fn the_plain_manifests_are_the_chart() {
         file.display()
     );
     let words = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
-    let _there_already = cluster.kubectl.run(&["create", "namespace", "exeat-system"]);
+    let _there_already = cluster
+        .kubectl
+        .run(&["create", "namespace", "exeat-system"]);
     cluster.kubectl.fed(&words, &written).unwrap();
 }
 
