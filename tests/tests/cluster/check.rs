@@ -140,9 +140,14 @@ fn pods_that_are_older_than_the_label_are_named() {
         .run(&["label", "namespace", &namespace, label])
         .unwrap();
     for words in [&["-n", &namespace][..], &["-n", &namespace, "pod/early"]] {
-        let said = check(cluster, "admin", words);
+        // The API server heeds a label a moment after it is there.
+        let (said, _) = eventually("one problem to be left", MINUTE, || {
+            let said = check(cluster, "admin", words);
+            ensure!(said.of("problem").len() == 1, "{}", said.text);
+            Ok(said)
+        })
+        .unwrap();
         assert_eq!(said.exit, 1, "{}", said.text);
-        assert_eq!(said.of("problem").len(), 1, "{}", said.text);
         let cause = said.of("problem")[0]["cause"].as_str().unwrap();
         assert!(
             cause.contains("before its namespace was labelled"),
