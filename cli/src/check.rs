@@ -271,7 +271,8 @@ async fn look_at_pod(
 /// A name that may stand in a path.
 fn dns_name(text: &str) -> Result<String, String> {
     let good = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
-    if !text.is_empty() && text.len() <= 253 && text.bytes().all(good) && !text.contains("..") {
+    let bare = text.trim_matches(['-', '.']);
+    if !text.is_empty() && text.len() <= 253 && text.bytes().all(good) && bare == text {
         Ok(text.to_owned())
     } else {
         Err("names have lower-case letters, digits, `-` and `.`".to_owned())

@@ -74,7 +74,7 @@ fn without_a_cluster_it_could_not_find_out() {
 
 #[test]
 fn names_that_no_object_has_are_refused() {
-    for name in ["../secrets", "a b", "A", "pod/", ""] {
+    for name in ["../secrets", "a b", "A", "pod/", "", ".", "a/b"] {
         let output = exeat(&["check", "-n", "agents", name]);
         assert_eq!(output.status.code(), Some(2), "{name}");
         let told = String::from_utf8_lossy(&output.stderr);

@@ -3,10 +3,10 @@
 //! Injection is judged by the same code as at admission. What a pod says of itself (its metrics) is
 //! the agent's word too, while its gate is down, and is said to be that.
 
-use std::collections::BTreeSet;
+mod enforcement;
+mod parts;
 
-use exeat_init::error::InitError;
-use exeat_inject::names::{CREDENTIALS_VOLUME, GOVERNED_LABEL, GUARD, SIDECAR};
+use exeat_inject::names::{CREDENTIALS_VOLUME, GOVERNED_LABEL};
 use exeat_inject::{Refusal, Settings, is_injected, validate};
 use exeat_policy::bundle::Bundle;
 use serde_json::Value;
@@ -15,11 +15,10 @@ use super::finding::{Finding, Findings, Look, Scope};
 use super::policies;
 use super::read::Read;
 use super::settings;
+pub(super) use parts::{guard, sidecar};
 
 /// Faults that are named one by one.
 const MAX_REFUSALS: usize = 5;
-/// How often a gate may start again in its life before that is worth a word.
-const RESTARTS: u64 = 3;
 
 /// What was read of it.
 #[derive(Debug)]
@@ -72,10 +71,10 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
     sidecar(pod, &mut findings);
     let labels = policies::labels(pod);
     if let Some(bundle) = facts.bundle {
-        selected(bundle, &labels, &mut findings);
-        lagging(pod, facts.policies, &mut findings);
-        current(bundle, facts.metrics, &mut findings);
-        credentials(pod, bundle, facts.secret, &mut findings);
+        enforcement::selected(bundle, &labels, &mut findings);
+        enforcement::lagging(pod, facts.policies, &mut findings);
+        enforcement::current(bundle, facts.metrics, &mut findings);
+        enforcement::credentials(pod, bundle, facts.secret, &mut findings);
     }
     findings.done()
 }
@@ -198,313 +197,6 @@ fn listed(faults: &[Refusal]) -> String {
         text.push(format!("and {} more", faults.len() - MAX_REFUSALS));
     }
     text.join("; ")
-}
-
-/// How the guard ended.
-pub(super) fn guard(pod: &Value, findings: &mut Findings) {
-    const SUBJECT: &str = "guard";
-    let logs = format!("kubectl logs {} -c {GUARD} has the whole of it", name(pod));
-    let status = container(pod, GUARD);
-    let ended = [
-        &status["state"]["terminated"],
-        &status["lastState"]["terminated"],
-    ]
-    .into_iter()
-    .find(|it| it.is_object());
-    let Some(ended) = ended else {
-        let (cause, remedy) = waiting(pod, status);
-        findings.unknown(SUBJECT, "it has not confined the pod yet", cause, remedy);
-        return;
-    };
-    let code = ended["exitCode"].as_i64().unwrap_or(-1);
-    if code == 0 {
-        findings.ok(
-            SUBJECT,
-            "the pod's network is confined, and every way out was tried",
-        );
-        return;
-    }
-    let message = format!("it ended with {code}, and nothing of the pod starts");
-    match explain(code) {
-        Some(error) => findings.problem(
-            SUBJECT,
-            message,
-            error.cause(),
-            format!("{}; {logs}", error.remedy()),
-        ),
-        None if ended["reason"] == "OOMKilled" => findings.problem(
-            SUBJECT,
-            message,
-            "it was killed for want of memory",
-            format!("more memory on the node; {logs}"),
-        ),
-        None => findings.problem(
-            SUBJECT,
-            message,
-            match code {
-                129.. => format!("it was ended by signal {}", code - 128),
-                _ => ended["message"]
-                    .as_str()
-                    .or(ended["reason"].as_str())
-                    .unwrap_or("no cause that this exeat knows")
-                    .to_owned(),
-            },
-            logs,
-        ),
-    }
-}
-
-/// The error of `exeat-init` with this exit code.
-fn explain(code: i64) -> Option<InitError> {
-    let none = String::new;
-    [
-        InitError::Usage(none()),
-        InitError::System {
-            doing: none(),
-            source: std::io::Error::from(std::io::ErrorKind::Other),
-        },
-        InitError::Capability(none()),
-        InitError::Backend(none()),
-        InitError::Module(none()),
-        InitError::Ipv6(none()),
-        InitError::Foreign(none()),
-        InitError::Readback(none()),
-        InitError::Leak(none()),
-        InitError::Locked(none()),
-        InitError::Program {
-            program: none(),
-            message: none(),
-        },
-        InitError::Unproven(none()),
-    ]
-    .into_iter()
-    .find(|error| i64::from(error.exit_code()) == code)
-}
-
-/// How the gate is. Its readiness includes its own self-test, asked by the kubelet from inside of
-/// its container, where the agent can't answer for it.
-pub(super) fn sidecar(pod: &Value, findings: &mut Findings) {
-    const SUBJECT: &str = "gate";
-    let logs = format!("kubectl logs {} -c {SIDECAR} says why", name(pod));
-    let status = container(pod, SIDECAR);
-    let restarts = status["restartCount"].as_u64().unwrap_or(0);
-    let ended = &status["lastState"]["terminated"];
-    let before = if ended.is_object() {
-        format!(
-            "; before, it ended with {} ({})",
-            ended["exitCode"],
-            ended["reason"].as_str().unwrap_or("no reason given")
-        )
-    } else {
-        String::new()
-    };
-    if status["ready"] == true {
-        if restarts >= RESTARTS {
-            findings.warning(
-                SUBJECT,
-                format!("it is ready, after {restarts} restarts"),
-                format!("it ended again and again{before}"),
-                format!("kubectl logs {} -c {SIDECAR} --previous", name(pod)),
-            );
-        } else {
-            findings.ok(SUBJECT, "it is ready, and its self-test passes");
-        }
-    } else if status["state"]["running"].is_object() {
-        findings.problem(
-            SUBJECT,
-            "it runs and is not ready",
-            format!("its self-test fails, its journal can't be written, or it is starting or stopping{before}"),
-            logs,
-        );
-    } else if !confined(pod) {
-        // What is to be said is said about the guard.
-        findings.unknown(
-            SUBJECT,
-            "it waits for the guard",
-            "nothing starts before the pod is confined",
-            "see what is said about the guard",
-        );
-    } else {
-        let (cause, _) = waiting(pod, status);
-        findings.problem(
-            SUBJECT,
-            "it does not run: nothing leaves the pod",
-            format!("{cause}{before}"),
-            logs,
-        );
-    }
-}
-
-/// The guard has ended, and well.
-fn confined(pod: &Value) -> bool {
-    let status = container(pod, GUARD);
-    [&status["state"], &status["lastState"]]
-        .into_iter()
-        .any(|state| state["terminated"]["exitCode"] == 0)
-}
-
-fn container<'a>(pod: &'a Value, name: &str) -> &'a Value {
-    let list = pod["status"]["initContainerStatuses"].as_array();
-    let mut list = list.into_iter().flatten();
-    list.find(|it| it["name"] == name).unwrap_or(&Value::Null)
-}
-
-/// What holds a container up.
-fn waiting(pod: &Value, status: &Value) -> (String, String) {
-    let waits = &status["state"]["waiting"];
-    let describe = format!("kubectl describe pod {}", name(pod));
-    if let Some(reason) = waits["reason"].as_str() {
-        let message = waits["message"].as_str().unwrap_or_default();
-        let cause = format!("{reason}: {message}");
-        let remedy = match reason {
-            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" => {
-                "see that the node can fetch Exeat's images by their digests".to_owned()
-            }
-            _ => describe,
-        };
-        return (cause.trim_end_matches([':', ' ']).to_owned(), remedy);
-    }
-    let list = pod["status"]["conditions"].as_array();
-    let scheduled = list
-        .into_iter()
-        .flatten()
-        .find(|it| it["type"] == "PodScheduled" && it["status"] != "True");
-    match scheduled {
-        Some(condition) => (
-            format!(
-                "no node takes the pod: {}",
-                condition["message"].as_str().unwrap_or_default()
-            ),
-            describe,
-        ),
-        None => ("the node has not begun with it".to_owned(), describe),
-    }
-}
-
-fn selected(
-    bundle: &Bundle,
-    labels: &std::collections::BTreeMap<String, String>,
-    findings: &mut Findings,
-) {
-    const SUBJECT: &str = "policies";
-    let list: Vec<String> = policies::selecting(bundle, labels)
-        .map(|(name, checked)| format!("{name} ({})", policies::mode(&checked)))
-        .collect();
-    if list.is_empty() {
-        findings.warning(
-            SUBJECT,
-            "none selects it: it may call nothing",
-            "no podSelector of the namespace's policies matches its labels",
-            "kubectl get toolpolicies -o custom-columns=NAME:.metadata.name,SELECTOR:.spec.podSelector",
-        );
-    } else {
-        findings.ok(SUBJECT, list.join(", "));
-    }
-}
-
-/// What the operator heard from the gate, under a key that only the two have.
-fn lagging(pod: &Value, policies: &Read, findings: &mut Findings) {
-    const SUBJECT: &str = "enforcement";
-    let Look::There(list) = findings.read_aside(SUBJECT, "what the operator says of it", policies)
-    else {
-        return;
-    };
-    let prefix = format!("{}: ", name(pod));
-    let behind: BTreeSet<String> = list
-        .as_array()
-        .into_iter()
-        .flatten()
-        .flat_map(|policy| policies::lagging(&policy["status"]))
-        .filter_map(|text| text.strip_prefix(&prefix).map(str::to_owned))
-        .collect();
-    for why in behind {
-        findings.problem(
-            SUBJECT,
-            "the operator does not count it as enforcing",
-            why,
-            "ask again in some seconds; kubelets take up to a minute where nudging them fails",
-        );
-    }
-}
-
-fn current(bundle: &Bundle, metrics: &Read, findings: &mut Findings) {
-    const SUBJECT: &str = "generation";
-    let Look::There(Value::String(page)) =
-        findings.read_aside(SUBJECT, "which generation it has in force", metrics)
-    else {
-        return;
-    };
-    let sample = |name: &str| {
-        page.lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
-    };
-    #[expect(clippy::cast_precision_loss, reason = "a generation counts edits")]
-    let wanted = bundle.generation() as f64;
-    match sample("exeat_policy_generation ") {
-        Some(found) if found >= wanted => findings.ok(
-            SUBJECT,
-            format!("{found}, by its own word, is the current one"),
-        ),
-        Some(found) => findings.warning(
-            SUBJECT,
-            format!("{found} by its own word, and the bundle is at {wanted}"),
-            "its volume has not been refreshed yet, or it refused the newer bundle",
-            format!("ask again in a minute, then look at its log (-c {SIDECAR})"),
-        ),
-        None => findings.warning(
-            SUBJECT,
-            "its page of metrics says none",
-            "it is of another version, or it is not the gate that answers",
-            "trust the status of the policies, which the gate signs",
-        ),
-    }
-}
-
-/// The keys that policies call for; values are never looked at.
-fn credentials(pod: &Value, bundle: &Bundle, secret: &Read, findings: &mut Findings) {
-    const SUBJECT: &str = "credentials";
-    let labels = policies::labels(pod);
-    let mut wanted = BTreeSet::new();
-    for (policy, checked) in policies::selecting(bundle, &labels) {
-        wanted.extend(
-            checked
-                .references
-                .iter()
-                .map(|used| (used.key(policy), used.credential.to_string())),
-        );
-    }
-    if wanted.is_empty() {
-        findings.ok(SUBJECT, "its policies call for none");
-        return;
-    }
-    let found = match findings.read_aside(SUBJECT, "the pod's own Secret", secret) {
-        Look::There(found) => found,
-        Look::Absent => &Value::Null,
-        Look::Unread => return,
-    };
-    let empty = serde_json::Map::new();
-    let data = found["data"].as_object().unwrap_or(&empty);
-    let missing: Vec<&str> = wanted
-        .iter()
-        .filter(|(key, name)| !data.contains_key(key) && !data.contains_key(name))
-        .map(|(key, _)| key.as_str())
-        .collect();
-    if missing.is_empty() {
-        findings.ok(
-            SUBJECT,
-            format!("{} of {} there", wanted.len(), wanted.len()),
-        );
-    } else {
-        findings.problem(
-            SUBJECT,
-            format!(
-                "not there: {}; calls that need them are refused",
-                missing.join(", ")
-            ),
-            "the source Secret or its key is not there, does not consent, or the operator is away",
-            "kubectl describe toolpolicies names the Secret at fault",
-        );
-    }
 }
 
 /// The name of the pod's own Secret.

@@ -2,7 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use exeat_inject::names::GOVERNED_LABEL;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+
+use serde_json::json;
 
 use super::*;
 use crate::check::finding::Level;

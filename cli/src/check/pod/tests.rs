@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use exeat_inject::names::{GUARD, SIDECAR};
 use exeat_inject::{Image, SecretName, mutate};
 use serde_json::json;
 
