@@ -19,14 +19,15 @@ use super::{
 };
 use crate::{
     images,
-    shell::{find, quietly},
+    setup::{self, Need},
+    shell::quietly,
 };
 
 /// On a machine with other work to do, each step takes its time.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What the machine itself has to bring, and the Debian packages that do.
-const NEEDS: [(&str, &str); 6] = [
+const NEEDS: [Need; 6] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
@@ -48,7 +49,7 @@ pub(super) fn main(place: &Place) -> Result<()> {
     if is_up(place) {
         return Ok(());
     }
-    needs()?;
+    setup::programs(&NEEDS)?;
     down::main(place)?;
     let begun = Instant::now();
     folders(place)?;
@@ -67,26 +68,6 @@ pub(super) fn main(place: &Place) -> Result<()> {
 /// Whether there is one already.
 pub(super) fn is_up(place: &Place) -> bool {
     runs(place, "kubelet") && runs(place, "apiserver")
-}
-
-fn needs() -> Result<()> {
-    let missing: Vec<&str> = NEEDS
-        .iter()
-        .filter(|(program, _)| find(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    eprintln!("setup: system packages: {}", missing.join(" "));
-    quietly(Command::new("apt-get").args(["-qq", "update"]))?;
-    quietly(
-        Command::new("apt-get")
-            .args(["-qq", "install", "--yes", "--no-install-recommends"])
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(&missing),
-    )?;
-    Ok(())
 }
 
 fn folders(place: &Place) -> Result<()> {
