@@ -31,8 +31,9 @@ const VERSION: &str = "v1alpha1";
 const RENEWAL: Duration = Duration::from_hours(14 * 24);
 /// What holds without the webhook, as it is installed.
 const ADMISSION_POLICIES: &str = include_str!("../../../deploy/manifests/admission-policies.yaml");
-const INSTALL: &str = "install Exeat: helm upgrade --install exeat deploy/chart/exeat \
-                       --namespace exeat-system --create-namespace --values target/images/values.yaml";
+/// The short of docs/INSTALL.md.
+const INSTALL: &str = "helm upgrade --install exeat deploy/chart/exeat -n exeat-system \
+                       --create-namespace, with the images' digests: docs/INSTALL.md";
 
 /// What was read of the cluster.
 #[derive(Debug)]

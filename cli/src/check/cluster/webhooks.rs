@@ -108,7 +108,7 @@ fn webhook(
             wanted.subject,
             format!("the webhook {} is not there", wanted.name),
             "the configuration was changed after the installation",
-            format!("put it back as it was installed, or {INSTALL}"),
+            format!("put it back as it was installed: {INSTALL}"),
         );
         return;
     };
@@ -123,7 +123,7 @@ fn webhook(
             wanted.subject,
             format!("{} does not hold", wanted.name),
             defects.join("; "),
-            format!("put it back as it was installed, or {INSTALL}"),
+            format!("put it back as it was installed: {INSTALL}"),
         );
     }
 }
