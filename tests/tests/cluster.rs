@@ -15,8 +15,12 @@ mod by_hand;
 mod chaos;
 #[path = "cluster/chart.rs"]
 mod chart;
+#[path = "cluster/check.rs"]
+mod check;
 #[path = "cluster/credentials.rs"]
 mod credentials;
+#[path = "cluster/examples.rs"]
+mod examples;
 #[path = "cluster/governed.rs"]
 mod governed;
 #[path = "cluster/lifecycle.rs"]

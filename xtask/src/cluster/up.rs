@@ -134,6 +134,43 @@ fn identities(place: &Place) -> Result<()> {
             .arg("-out")
             .arg(place.state.join("accounts.pub")),
     )?;
+    certificate(place)
+}
+
+/// The API server's certificate under an authority, with the names that kubeadm's has. Its own making
+/// would lack `kubernetes.default.svc.cluster.local`, the name by which pods call it; it takes what is
+/// in its folder already.
+fn certificate(place: &Place) -> Result<()> {
+    let folder = place.state.join("certificates");
+    fs::create_dir_all(&folder)?;
+    let file = |name: &str| folder.join(name).display().to_string();
+    let make = |words: &[&str], key: &str, out: &str| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"]);
+        openssl.args(words);
+        quietly(openssl.args(["-keyout", &file(key), "-out", &file(out)]))
+    };
+    make(
+        &["-subj", "/CN=exeat-node-ca"],
+        "authority.key",
+        "authority.crt",
+    )?;
+    let service = SERVICES.split_once(".0.0/").map_or("", |(net, _)| net);
+    let names = format!(
+        "subjectAltName=DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,\
+         DNS:kubernetes.default.svc.cluster.local,IP:{NODE_V4},IP:{service}.0.1,IP:127.0.0.1"
+    );
+    let mut words = vec!["-subj", "/CN=kube-apiserver", "-addext", &names];
+    words.extend(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    let (authority, key) = (file("authority.crt"), file("authority.key"));
+    words.extend(["-CA", &authority, "-CAkey", &key]);
+    make(&words, "apiserver.key", "apiserver.crt")?;
+    // The chain, which clients here also take for the root.
+    let chain = [
+        fs::read_to_string(file("apiserver.crt"))?,
+        fs::read_to_string(&authority)?,
+    ];
+    fs::write(file("apiserver.crt"), chain.concat())?;
     Ok(())
 }
 
