@@ -12,6 +12,7 @@ pub mod names;
 mod normal;
 mod parts;
 mod patch;
+pub mod powers;
 mod refusal;
 mod remove;
 mod settings;
