@@ -19,6 +19,7 @@ use serde_json::Value;
 
 /// What `exeat inject` takes.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     input: Input,

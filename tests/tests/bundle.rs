@@ -88,7 +88,7 @@ fn every_record_names_the_bundle_that_judged_it() {
     let mine = allowing("p", &[API]);
     let mut others = allowing("others", &["elsewhere.example"]);
     others["spec"]["podSelector"] = json!({"matchLabels": {"app": "another"}});
-    let digest = pod.bundle(7, &[mine.clone()], &[]);
+    let digest = pod.bundle(7, std::slice::from_ref(&mine), &[]);
     let judged = |pod: &Operated, path: &str| {
         let answer = pod.get(API, path);
         let records = pod.records();

@@ -134,7 +134,10 @@ impl Operated {
         let key: Vec<u8> = (0..32).collect();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
         let made = hmac::sign(&key, format!("{text}}}").as_bytes());
-        let made: String = made.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let made = made
+            .as_ref()
+            .iter()
+            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         assert_eq!(mac, format!("{made}\"}}"));
         serde_json::from_str(&body).unwrap()
     }

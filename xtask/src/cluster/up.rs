@@ -146,7 +146,9 @@ fn certificate(place: &Place) -> Result<()> {
     let file = |name: &str| folder.join(name).display().to_string();
     let make = |words: &[&str], key: &str, out: &str| {
         let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"]);
+        openssl.args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30",
+        ]);
         openssl.args(words);
         quietly(openssl.args(["-keyout", &file(key), "-out", &file(out)]))
     };
