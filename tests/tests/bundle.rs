@@ -51,7 +51,7 @@ fn a_secret_goes_only_where_and_as_it_was_given_for() {
 
     pod.secret(&given("p.api", "one", "first", API));
     pod.bundle(1, &[policy("first", &[API])], &[]);
-    assert_eq!(pod.sent(API).as_deref(), Some("Bearer one"));
+    pod.until(|pod| pod.sent(API).as_deref() == Some("Bearer one"));
 
     // The policy names another Secret, and what the pod holds is still the one of before.
     pod.bundle(2, &[policy("second", &[API])], &[]);
