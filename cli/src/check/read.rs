@@ -123,7 +123,7 @@ impl Reader {
 
     /// Whether anybody answers there at all.
     pub(super) async fn reach(&self) -> anyhow::Result<()> {
-        match self.client.request::<Value>(get("/version")?).await {
+        match within(self.client.request::<Value>(get("/version")?)).await {
             // It answers, if only with a refusal.
             Ok(_) | Err(kube::Error::Api(_)) => Ok(()),
             Err(error) => Err(error).with_context(|| format!("{} does not answer", self.server())),
@@ -133,7 +133,7 @@ impl Reader {
     /// One object.
     pub(super) async fn get(&self, path: &str, right: Right) -> Read {
         match get(path) {
-            Ok(request) => read(self.client.request(request).await, right),
+            Ok(request) => read(within(self.client.request(request)).await, right),
             Err(error) => Read::Failed(error.to_string()),
         }
     }
@@ -142,7 +142,7 @@ impl Reader {
     pub(super) async fn text(&self, path: &str, right: Right) -> Read {
         match get(path) {
             Ok(request) => {
-                let text = self.client.request_text(request).await;
+                let text = within(self.client.request_text(request)).await;
                 read(text.map(Value::String), right)
             }
             Err(error) => Read::Failed(error.to_string()),
@@ -242,10 +242,20 @@ impl Reader {
             .header("content-type", "application/json")
             .body(body.to_string().into_bytes());
         match request {
-            Ok(request) => read(self.client.request(request).await, right),
+            Ok(request) => read(within(self.client.request(request)).await, right),
             Err(error) => Read::Failed(error.to_string()),
         }
     }
+}
+
+/// The client's own timeouts are of connections, not of answers.
+async fn within<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    tokio::time::timeout(PATIENCE, answer)
+        .await
+        .unwrap_or_else(|_| {
+            let late = format!("no answer within {} s", PATIENCE.as_secs());
+            Err(kube::Error::Service(late.into()))
+        })
 }
 
 fn get(path: &str) -> Result<Request<Vec<u8>>, http::Error> {
