@@ -47,7 +47,16 @@ pub fn apply_observed(
                 | InitError::Usage(_)
                 | InitError::Leak(_)),
             ) => return Err(error),
-            Err(error) => first_failure = first_failure.or(Some(error)),
+            // Of a kernel that is gVisor's kind, its own rules say what is missing; what the others
+            // miss is then beside the point.
+            Err(error)
+                if first_failure.is_none()
+                    || (candidate == Backend::Gvisor
+                        && !matches!(error, InitError::Unsuited(_) | InitError::Backend(_))) =>
+            {
+                first_failure = Some(error);
+            }
+            Err(_) => {}
         }
     }
     Err(first_failure.unwrap_or_else(|| InitError::Backend(backend.to_string())))
@@ -103,8 +112,8 @@ fn iptables_candidates() -> Vec<Backend> {
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
     if version.contains("legacy") {
-        vec![Backend::IptablesLegacy, Backend::IptablesNft]
+        vec![Backend::IptablesLegacy, Backend::IptablesNft, Backend::Gvisor]
     } else {
-        vec![Backend::IptablesNft, Backend::IptablesLegacy]
+        vec![Backend::IptablesNft, Backend::IptablesLegacy, Backend::Gvisor]
     }
 }

@@ -4,6 +4,10 @@
 //! shape is always the same: accept what is known to be harmless, refuse the rest. No rule says
 //! «not the gate's user», because such a rule also speaks of packets that have no socket.
 
+mod gvisor;
+
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use crate::plan::{Plan, Uid};
@@ -27,6 +31,8 @@ pub struct Surroundings {
     pub stamp: u32,
     /// The highest UID that exists in this user namespace.
     pub highest_uid: u32,
+    /// The namespace's own addresses, for filters that can't tell them by themselves; sorted.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A network interface.
@@ -99,6 +105,10 @@ pub enum Match {
     FromElsewhere,
     /// To one of these addresses.
     ToNet(Net),
+    /// To this address.
+    ToAddress(IpAddr),
+    /// Arrived on loopback.
+    FromInside,
     /// Arrived on an interface other than loopback.
     Arriving,
     /// Is about to leave on an interface other than loopback.
@@ -115,6 +125,9 @@ pub enum Match {
     Marked(Mark),
     /// TCP without SYN: it can't open a connection. Says TCP by itself.
     NotOpening,
+    /// TCP with ACK: it can't open a connection either, and is said in one word that every filter
+    /// has. Says TCP by itself.
+    Acknowledging,
     /// ICMPv6 of this type, never routed.
     Neighbour(u8),
 }
@@ -301,8 +314,10 @@ impl Rule {
     #[must_use]
     pub fn family(&self) -> Option<Family> {
         self.when.iter().find_map(|condition| match condition {
-            Match::ToNet(Net::V4(_)) => Some(Family::V4),
-            Match::ToNet(Net::V6(_)) | Match::Neighbour(_) => Some(Family::V6),
+            Match::ToNet(Net::V4(_)) | Match::ToAddress(IpAddr::V4(_)) => Some(Family::V4),
+            Match::ToNet(Net::V6(_)) | Match::ToAddress(IpAddr::V6(_)) | Match::Neighbour(_) => {
+                Some(Family::V6)
+            }
             _ => None,
         })
     }

@@ -87,11 +87,12 @@ fn verify_nft(plan: &Plan) -> Result<(String, Vec<Interface>), InitError> {
 }
 
 fn verify_xtables(plan: &Plan, backend: Backend) -> Result<(String, Vec<Interface>), InitError> {
-    let saved = xtables::Xtables::find(backend)?.saved()?;
+    let xtables = xtables::Xtables::find(backend)?;
+    let saved = xtables.saved()?;
     if let Some(rule) = xtables::foreign(backend, &saved)? {
         return Err(InitError::Foreign(rule));
     }
-    let ruleset = Ruleset::new(plan, &surroundings(Some(1))?);
-    xtables::compare(&ruleset, &saved)?;
+    let ruleset = xtables::ruleset(plan, backend)?;
+    xtables.check(&ruleset, &saved)?;
     Ok((xtables::digest_of(&ruleset), Vec::new()))
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::net::if_::if_nameindex;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::watch::Watch;
 use super::{Attempt, Outcome};
 use crate::plan::Plan;
 
@@ -29,12 +30,21 @@ const HTTPS: u16 = 443;
 const DNS: u16 = 53;
 
 /// What an attempt is made with.
-struct Way {
+struct Way<'a> {
+    watch: Option<&'a Watch>,
     name: &'static str,
     domain: Domain,
     kind: Type,
     protocol: i32,
     to: SocketAddr,
+}
+
+/// What became of an attempt, as far as who made it can tell.
+enum Told {
+    /// Something.
+    Known(Outcome),
+    /// Nothing: a leak looks like this, and a packet that was dropped too.
+    Silence(String),
 }
 
 /// The gate's place, while the proof sits in it.
@@ -55,7 +65,7 @@ const GRE: i32 = 47;
 /// `socket(2)` type of DCCP.
 const TYPE_DCCP: i32 = 6;
 
-pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
+pub(super) fn all(plan: &Plan, watch: Option<&Watch>) -> Vec<Attempt> {
     let gate = Stand::new(plan.ports.transparent);
     let dns = Stand::new(plan.ports.dns);
     let link_local = link_local();
@@ -64,6 +74,7 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
         let pick = |v4: &'static str, name6: &'static str| if v6 { name6 } else { v4 };
         let way = |name, kind, protocol, port| Way {
+            watch,
             name,
             domain,
             kind,
@@ -144,6 +155,7 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
     ] {
         attempts.push(datagram(
             &Way {
+                watch,
                 name,
                 domain: Domain::IPV4,
                 kind: Type::DGRAM,
@@ -160,6 +172,7 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
         let neighbour = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xe8a7);
         let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
         let way = |name, kind, protocol, to| Way {
+            watch,
             name,
             domain: Domain::IPV6,
             kind,
@@ -190,6 +203,12 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
         ));
     }
     attempts.push(frames());
+    if let Some(how) = watch.and_then(|watch| watch.saw_late(PATIENCE)) {
+        attempts.push(Attempt {
+            name: "any of these, later",
+            outcome: Outcome::Escaped(how),
+        });
+    }
     attempts
 }
 
@@ -198,13 +217,13 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
     clippy::disallowed_methods,
     reason = "an attempt to get out, which must fail"
 )]
-fn stream(way: &Way, stand: &Stand) -> Attempt {
+fn stream(way: &Way<'_>, stand: &Stand) -> Attempt {
     let socket = match way.socket() {
         Ok(socket) => socket,
         Err(none) => return none,
     };
     let outcome = match socket.connect_timeout(&way.to.into(), PATIENCE) {
-        Ok(()) => stand.arrived(way.to),
+        Ok(()) => Told::Known(stand.arrived(way.to)),
         Err(error) => answer(&error),
     };
     way.made(outcome)
@@ -216,7 +235,7 @@ fn stream(way: &Way, stand: &Stand) -> Attempt {
     clippy::disallowed_methods,
     reason = "an attempt to get out, which must fail"
 )]
-fn datagram(way: &Way, payload: &[u8]) -> Attempt {
+fn datagram(way: &Way<'_>, payload: &[u8]) -> Attempt {
     let socket = match way.socket() {
         Ok(socket) => socket,
         Err(none) => return none,
@@ -230,9 +249,10 @@ fn datagram(way: &Way, payload: &[u8]) -> Attempt {
         Err(error) => answer(&error),
         Ok(_) => match heard(&socket) {
             Err(error) if !matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-                Outcome::Refused(error.to_string())
+                Told::Known(Outcome::Refused(error.to_string()))
             }
-            _ => Outcome::Escaped("sent".to_owned()),
+            Ok(_) => Told::Known(Outcome::Escaped("answered".to_owned())),
+            Err(_) => Told::Silence("sent".to_owned()),
         },
     };
     way.made(outcome)
@@ -243,7 +263,7 @@ fn datagram(way: &Way, payload: &[u8]) -> Attempt {
     clippy::disallowed_methods,
     reason = "an attempt to get out, which must fail"
 )]
-fn question(way: &Way, stand: &Stand) -> Attempt {
+fn question(way: &Way<'_>, stand: &Stand) -> Attempt {
     let socket = match way.socket() {
         Ok(socket) => socket,
         Err(none) => return none,
@@ -255,15 +275,15 @@ fn question(way: &Way, stand: &Stand) -> Attempt {
         Err(error) => answer(&error),
         Ok(_) if stand.udp.is_empty() => {
             // Somebody is there already: an answer, or a port that is closed, comes from here.
-            match heard(&socket) {
+            Told::Known(match heard(&socket) {
                 Ok(_) => Outcome::Captured,
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     Outcome::Refused(error.to_string())
                 }
                 Err(_) => Outcome::Escaped("nobody answered".to_owned()),
-            }
+            })
         }
-        Ok(_) => stand.asked(),
+        Ok(_) => Told::Known(stand.asked()),
     };
     way.made(outcome)
 }
@@ -279,11 +299,11 @@ fn frames() -> Attempt {
     }
 }
 
-fn answer(error: &io::Error) -> Outcome {
+fn answer(error: &io::Error) -> Told {
     if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) {
-        Outcome::Escaped(format!("nothing came back in {} ms", PATIENCE.as_millis()))
+        Told::Silence(format!("nothing came back in {} ms", PATIENCE.as_millis()))
     } else {
-        Outcome::Refused(error.to_string())
+        Told::Known(Outcome::Refused(error.to_string()))
     }
 }
 
@@ -304,13 +324,23 @@ fn link_local() -> Option<u32> {
 
 // === impl Way ===
 
-impl Way {
+impl Way<'_> {
     fn socket(&self) -> Result<Socket, Attempt> {
         Socket::new(self.domain, self.kind, Some(Protocol::from(self.protocol)))
-            .map_err(|error| self.made(Outcome::NoSocket(error.to_string())))
+            .map_err(|error| self.made(Told::Known(Outcome::NoSocket(error.to_string()))))
     }
 
-    fn made(&self, outcome: Outcome) -> Attempt {
+    fn made(&self, told: Told) -> Attempt {
+        let seen = self.watch.map(|watch| watch.saw(Some(self.to.ip())));
+        let outcome = match (told, seen) {
+            // Whatever it was told, and be it a refusal: that may have come from outside.
+            (_, Some(Some(how))) => Outcome::Escaped(how),
+            (Told::Known(outcome), _) => outcome,
+            (Told::Silence(_), Some(None)) => {
+                Outcome::Refused("dropped, and no frame of it left".to_owned())
+            }
+            (Told::Silence(how), None) => Outcome::Escaped(how),
+        };
         Attempt {
             name: self.name,
             outcome,
