@@ -112,8 +112,16 @@ fn iptables_candidates() -> Vec<Backend> {
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
     if version.contains("legacy") {
-        vec![Backend::IptablesLegacy, Backend::IptablesNft, Backend::Gvisor]
+        vec![
+            Backend::IptablesLegacy,
+            Backend::IptablesNft,
+            Backend::Gvisor,
+        ]
     } else {
-        vec![Backend::IptablesNft, Backend::IptablesLegacy, Backend::Gvisor]
+        vec![
+            Backend::IptablesNft,
+            Backend::IptablesLegacy,
+            Backend::Gvisor,
+        ]
     }
 }

@@ -8,9 +8,9 @@ use clap::Parser as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::apply::xtables;
 use crate::args::{Arguments, Command, Format, Options};
 use crate::error::InitError;
-use crate::apply::xtables;
 use crate::plan::{Backend, Plan};
 use crate::prove::{Proof, prove_watching};
 use crate::render::{iptables, nft};

@@ -45,7 +45,9 @@ pub enum InitError {
         message: String,
     },
     /// The legacy programs talk to the kernel through a raw socket, and there is none to be had.
-    #[error("no raw sockets are allowed here, and legacy iptables can't ask the kernel without: {0}")]
+    #[error(
+        "no raw sockets are allowed here, and legacy iptables can't ask the kernel without: {0}"
+    )]
     RawSockets(String),
     /// The kernel allows what the chosen rules can't hold against.
     #[error("these rules are not enough in this kernel: {0}")]

@@ -74,7 +74,9 @@ pub enum PlanError {
     #[error("port {0} can't be used: the gate's ports must differ and not be 0 or 53")]
     Port(u16),
     /// An unknown word.
-    #[error("unknown backend `{0}`, expected auto, nft, iptables, iptables-nft, iptables-legacy or gvisor")]
+    #[error(
+        "unknown backend `{0}`, expected auto, nft, iptables, iptables-nft, iptables-legacy or gvisor"
+    )]
     Backend(String),
 }
 

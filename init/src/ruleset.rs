@@ -107,8 +107,12 @@ pub enum Match {
     ToNet(Net),
     /// To this address.
     ToAddress(IpAddr),
+    /// From one of these addresses.
+    FromNet(Net),
     /// Arrived on loopback.
     FromInside,
+    /// Is meant to go by loopback, before any redirect.
+    ByLoopback,
     /// Arrived on an interface other than loopback.
     Arriving,
     /// Is about to leave on an interface other than loopback.
@@ -125,9 +129,8 @@ pub enum Match {
     Marked(Mark),
     /// TCP without SYN: it can't open a connection. Says TCP by itself.
     NotOpening,
-    /// TCP with ACK: it can't open a connection either, and is said in one word that every filter
-    /// has. Says TCP by itself.
-    Acknowledging,
+    /// TCP with this flag. Says TCP by itself.
+    Bearing(Flag),
     /// ICMPv6 of this type, never routed.
     Neighbour(u8),
 }
@@ -139,6 +142,15 @@ pub enum Transport {
     Tcp,
     /// 17. UDP-Lite is another protocol, and refused as such.
     Udp,
+}
+
+/// A flag of TCP that what opens a connection doesn't bear.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flag {
+    /// Acknowledges: there has been a packet before.
+    Ack,
+    /// Ends, and carries nothing.
+    Rst,
 }
 
 /// A range of addresses.
@@ -314,10 +326,13 @@ impl Rule {
     #[must_use]
     pub fn family(&self) -> Option<Family> {
         self.when.iter().find_map(|condition| match condition {
-            Match::ToNet(Net::V4(_)) | Match::ToAddress(IpAddr::V4(_)) => Some(Family::V4),
-            Match::ToNet(Net::V6(_)) | Match::ToAddress(IpAddr::V6(_)) | Match::Neighbour(_) => {
-                Some(Family::V6)
-            }
+            Match::ToNet(Net::V4(_))
+            | Match::FromNet(Net::V4(_))
+            | Match::ToAddress(IpAddr::V4(_)) => Some(Family::V4),
+            Match::ToNet(Net::V6(_))
+            | Match::FromNet(Net::V6(_))
+            | Match::ToAddress(IpAddr::V6(_))
+            | Match::Neighbour(_) => Some(Family::V6),
             _ => None,
         })
     }

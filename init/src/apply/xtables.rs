@@ -11,7 +11,7 @@ use crate::error::InitError;
 use crate::plan::{Backend, Plan, Uid};
 use crate::render::iptables::{self as render, TABLES, Table};
 use crate::report::digest;
-use crate::ruleset::{Family, Ruleset};
+use crate::ruleset::{Family, Match, Ruleset};
 use crate::survey::iptables::{Saved, parse};
 use crate::survey::{gvisor, surroundings};
 use crate::tool::Tool;
@@ -57,7 +57,11 @@ pub(super) fn apply(
     observe(Step::Written);
 
     xtables.check(&ruleset, &xtables.saved()?)?;
-    if backend == Backend::Gvisor && before.iter().all(|saved| saved.our_chains(Table::Filter).is_empty()) {
+    if backend == Backend::Gvisor
+        && before
+            .iter()
+            .all(|saved| saved.our_chains(Table::Filter).is_empty())
+    {
         nothing_was_open(plan)?;
     }
     Ok(Written {
@@ -327,11 +331,19 @@ fn owners(programs: &Programs, ruleset: &Ruleset, family: Family) -> Result<(), 
     Ok(())
 }
 
+/// The same for every pod of a plan, so without the pod's own addresses.
 pub(crate) fn digest_of(ruleset: &Ruleset) -> String {
+    let mut ruleset = ruleset.clone();
+    for chain in &mut ruleset.chains {
+        let of_this_pod = |condition: &Match| matches!(condition, Match::ToAddress(_));
+        chain
+            .rules
+            .retain(|rule| !rule.when.iter().any(of_this_pod));
+    }
     let mut text = String::new();
     for family in [Family::V4, Family::V6] {
         for table in TABLES {
-            for (_, rules) in render::listing(ruleset, family, table) {
+            for (_, rules) in render::listing(&ruleset, family, table) {
                 text.push_str(&rules.join("\n"));
             }
         }

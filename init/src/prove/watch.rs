@@ -32,6 +32,9 @@ const ALL_FRAMES: i32 = 0x0300;
 /// A packet is given to the watcher while it is sent; only a busy node takes longer.
 const AT_ONCE: Duration = Duration::from_millis(2);
 
+/// More packets than all attempts make: a storm must not keep the proof from ending.
+const MOST: usize = 10_000;
+
 /// How long the control may take.
 const AWAKE: Duration = Duration::from_secs(2);
 
@@ -77,7 +80,7 @@ impl Watch {
             IpAddr::V6(to) => to.octets().to_vec(),
         });
         let mut seen = None;
-        while let Some((index, frame)) = self.next() {
+        for (index, frame) in std::iter::from_fn(|| self.next()).take(MOST) {
             let about_us = holds(&frame, MARK)
                 || octets
                     .as_ref()

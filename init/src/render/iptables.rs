@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::ruleset::{Chain, Family, Match, Net, Place, Rule, Ruleset, Transport, Verdict};
+use crate::ruleset::{Chain, Family, Flag, Match, Net, Place, Rule, Ruleset, Transport, Verdict};
 
 /// What our chains' names begin with.
 pub const PREFIX: &str = "EXEAT_";
@@ -211,6 +211,8 @@ fn is_basic(condition: &Match) -> bool {
         condition,
         Match::ToNet(_)
             | Match::ToAddress(_)
+            | Match::FromNet(_)
+            | Match::ByLoopback
             | Match::FromInside
             | Match::Arriving
             | Match::Leaving
@@ -223,7 +225,7 @@ fn protocol(condition: &Match) -> Option<&'static str> {
         | Match::TcpTo(_)
         | Match::TcpFrom(_)
         | Match::NotOpening
-        | Match::Acknowledging => Some("tcp"),
+        | Match::Bearing(_) => Some("tcp"),
         Match::Is(Transport::Udp) | Match::UdpTo(_) => Some("udp"),
         Match::Neighbour(_) => Some("ipv6-icmp"),
         _ => None,
@@ -243,8 +245,11 @@ fn condition(condition: &Match) -> String {
         Match::ToNet(net) => format!("-d {}", prefixed(*net)),
         Match::ToAddress(IpAddr::V4(address)) => format!("-d {address}/32"),
         Match::ToAddress(IpAddr::V6(address)) => format!("-d {address}/128"),
+        Match::FromNet(net) => format!("-s {}", prefixed(*net)),
+        Match::ByLoopback => "-o lo".to_owned(),
         Match::FromInside => "-i lo".to_owned(),
-        Match::Acknowledging => "-m tcp --tcp-flags ACK ACK".to_owned(),
+        Match::Bearing(Flag::Ack) => "-m tcp --tcp-flags ACK ACK".to_owned(),
+        Match::Bearing(Flag::Rst) => "-m tcp --tcp-flags RST RST".to_owned(),
         Match::Arriving => "! -i lo".to_owned(),
         Match::Leaving => "! -o lo".to_owned(),
         Match::New => "-m conntrack --ctstate NEW".to_owned(),

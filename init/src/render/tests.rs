@@ -95,8 +95,18 @@ fn gvisor_is_told_nothing_that_it_does_not_know() {
         gvisor_script(&plan, Family::V6),
     ] {
         for word in [
-            "conntrack", "connmark", "addrtype", "mark", "icmp6 ", "-g ", "!", "socket-exists",
-            "mangle", "adm-prohibited", "admin-prohibited", "0-",
+            "conntrack",
+            "connmark",
+            "addrtype",
+            "mark",
+            "icmp6 ",
+            "-g ",
+            "!",
+            "socket-exists",
+            "mangle",
+            "adm-prohibited",
+            "admin-prohibited",
+            "0-",
         ] {
             assert!(!text.contains(word), "`{word}` is in {text}");
         }

@@ -7,7 +7,7 @@
 //! for that would let the agent's pings out as well.
 
 use super::{
-    Chain, LOOPBACK, LOOPBACK_CAPTURE, Match, Place, Rule, Ruleset, Surroundings, Transport,
+    Chain, Flag, LOOPBACK, LOOPBACK_CAPTURE, Match, Place, Rule, Ruleset, Surroundings, Transport,
     Verdict, dns, rule, unroutable,
 };
 use crate::plan::{Plan, Uid};
@@ -35,41 +35,47 @@ impl Ruleset {
     }
 }
 
+/// TCP is only ever refused by a reset: an ICMP error for it is handed to the very socket that is
+/// sending, in the same call, and that call then waits for itself for ever. A reset in turn is not
+/// made for a packet that goes by loopback, whose checksum nobody has filled in, so such a packet is
+/// refused where it arrives.
 fn output(plan: &Plan, gate: Uid, surroundings: &Surroundings) -> Vec<Rule> {
     let ports = plan.ports;
     let (tcp, udp) = (Match::Is(Transport::Tcp), Match::Is(Transport::Udp));
-    let mut rules = Vec::new();
-    // A redirect there leads to 127.0.0.1 and ::1 and nowhere else.
-    let own = [
-        "the gate is not its own caller, v4",
-        "the gate is not its own caller, v6",
+    let own = Match::Owner(gate);
+    let mut rules = vec![
+        rule(
+            "gate inside",
+            &[Match::ByLoopback, own, tcp],
+            Verdict::Accept,
+        ),
+        // What is left of these was redirected by a memory of the agent's flow from the same port.
+        rule(
+            "the gate is not its own caller",
+            &[own, Match::TcpTo(ports.transparent)],
+            Verdict::Reset,
+        ),
     ];
     let asks = ["the gate asks others, v4", "the gate asks others, v6"];
-    let asks_tcp = [
-        "the gate asks others over tcp, v4",
-        "the gate asks others over tcp, v6",
-    ];
-    for (index, (_, net)) in LOOPBACK.into_iter().enumerate() {
-        let to = |port| [Match::Owner(gate), Match::ToNet(net), port];
-        rules.extend([
-            rule(own[index], &to(Match::TcpTo(ports.transparent)), Verdict::Reset),
-            rule(asks[index], &to(Match::UdpTo(ports.dns)), Verdict::PortUnreachable),
-            rule(asks_tcp[index], &to(Match::TcpTo(ports.dns)), Verdict::Reset),
-        ]);
+    for (name, (_, net)) in asks.into_iter().zip(LOOPBACK) {
+        let when = [own, Match::ToNet(net), Match::UdpTo(ports.dns)];
+        rules.push(rule(name, &when, Verdict::PortUnreachable));
     }
     rules.extend([
-        rule("gate tcp", &[Match::Owner(gate), tcp], Verdict::Accept),
-        rule("gate udp", &[Match::Owner(gate), udp], Verdict::Accept),
-        // Elsewhere this port is redirected before these rules are asked, so it is the pod's own.
+        rule("gate tcp", &[own, tcp], Verdict::Accept),
+        rule("gate udp", &[own, udp], Verdict::Accept),
+        // They carry nothing, and the kernel's own refusals are among them.
+        rule("resets", &[Match::Bearing(Flag::Rst)], Verdict::Accept),
+        // In silence, because nothing else is possible: it goes by loopback.
         rule(
             "health is not for the agent",
             &[Match::TcpTo(ports.health)],
-            Verdict::Reset,
+            Verdict::Drop,
         ),
         rule(
             "nobody else answers for health",
             &[Match::TcpFrom(ports.health)],
-            Verdict::Reset,
+            Verdict::Drop,
         ),
     ]);
     // Refusals travel to the pod's own addresses too: without these there would be silence.
@@ -77,10 +83,10 @@ fn output(plan: &Plan, gate: Uid, surroundings: &Surroundings) -> Vec<Rule> {
         rules.push(rule(name, &[Match::ToNet(net)], Verdict::Accept));
     }
     rules.extend(itself("itself", surroundings));
-    // Only the other end of an inbound connection can be at the end of such a packet: what opens a
-    // connection has no ACK, and is redirected or refused. Last words without a socket have it too.
-    rules.push(rule("replies", &[Match::Acknowledging], Verdict::Accept));
     rules.extend([
+        // Whoever sends these was called from outside: what opens a connection has no ACK, and is
+        // redirected or refused. Last words without a socket have it too.
+        rule("replies", &[Match::Bearing(Flag::Ack)], Verdict::Accept),
         rule("refuse tcp", &[tcp], Verdict::Reset),
         // The one ICMP error that this stack's REJECT knows.
         rule("refuse the rest", &[], Verdict::PortUnreachable),
@@ -88,13 +94,28 @@ fn output(plan: &Plan, gate: Uid, surroundings: &Surroundings) -> Vec<Rule> {
     rules
 }
 
-/// The gate serves its own pod only. What a redirect led here arrives on loopback.
+/// The gate serves its own pod only, and only what a redirect led here: that comes from the address
+/// that the agent would have sent from, and arrives on loopback.
 fn input(plan: &Plan) -> Vec<Rule> {
     let ports = plan.ports;
     let closed = |name, port| rule(name, &[port], Verdict::Reset);
-    vec![
+    let mut rules = Vec::new();
+    let own = [
+        ("dialled as itself, v4", "dns dialled as itself, v4"),
+        ("dialled as itself, v6", "dns dialled as itself, v6"),
+    ];
+    for ((gate, dns), (_, net)) in own.into_iter().zip(LOOPBACK) {
+        for (name, port) in [(gate, ports.transparent), (dns, ports.dns)] {
+            let when = [Match::FromNet(net), Match::TcpTo(port)];
+            rules.push(rule(name, &when, Verdict::Reset));
+        }
+    }
+    rules.extend([
         rule("from inside", &[Match::FromInside], Verdict::Accept),
-        closed("transparent is for the pod", Match::TcpTo(ports.transparent)),
+        closed(
+            "transparent is for the pod",
+            Match::TcpTo(ports.transparent),
+        ),
         closed("explicit is for the pod", Match::TcpTo(ports.explicit)),
         closed("dns/tcp is for the pod", Match::TcpTo(ports.dns)),
         rule(
@@ -102,15 +123,13 @@ fn input(plan: &Plan) -> Vec<Rule> {
             &[Match::UdpTo(ports.dns)],
             Verdict::PortUnreachable,
         ),
-    ]
+    ]);
+    rules
 }
 
 fn capture(plan: &Plan, gate: Uid, surroundings: &Surroundings) -> Vec<Rule> {
-    let mut rules = vec![rule(
-        "gate is not captured",
-        &[Match::Owner(gate)],
-        Verdict::Accept,
-    )];
+    let (ports, own) = (plan.ports, Match::Owner(gate));
+    let mut rules = vec![rule("gate is not captured", &[own], Verdict::Accept)];
     rules.extend(unroutable());
     rules.extend(dns(plan));
     for (name, net) in LOOPBACK_CAPTURE {
@@ -120,7 +139,7 @@ fn capture(plan: &Plan, gate: Uid, surroundings: &Surroundings) -> Vec<Rule> {
     rules.push(rule(
         "capture tcp",
         &[Match::Is(Transport::Tcp)],
-        Verdict::Redirect(plan.ports.transparent),
+        Verdict::Redirect(ports.transparent),
     ));
     rules
 }
