@@ -47,16 +47,7 @@ pub fn apply_observed(
                 | InitError::Usage(_)
                 | InitError::Leak(_)),
             ) => return Err(error),
-            // Of a kernel that is gVisor's kind, its own rules say what is missing; what the others
-            // miss is then beside the point.
-            Err(error)
-                if first_failure.is_none()
-                    || (candidate == Backend::Gvisor
-                        && !matches!(error, InitError::Unsuited(_) | InitError::Backend(_))) =>
-            {
-                first_failure = Some(error);
-            }
-            Err(_) => {}
+            Err(error) => keep(&mut first_failure, candidate, error),
         }
     }
     Err(first_failure.unwrap_or_else(|| InitError::Backend(backend.to_string())))
@@ -89,6 +80,16 @@ pub(crate) struct Written {
     pub(crate) digest: String,
     pub(crate) frames: Vec<crate::ruleset::Interface>,
     pub(crate) took: std::time::Duration,
+}
+
+/// Which of several filters' failures is told: the best one's. But in a kernel of gVisor's kind its own
+/// rules say what is missing, and what the others miss is beside the point.
+pub(crate) fn keep(told: &mut Option<InitError>, candidate: Backend, error: InitError) {
+    let speaks = candidate == Backend::Gvisor
+        && !matches!(error, InitError::Unsuited(_) | InitError::Backend(_));
+    if told.is_none() || speaks {
+        *told = Some(error);
+    }
 }
 
 /// The filters to try, best first.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::apply::{candidates, nft, xtables};
+use crate::apply::{candidates, keep, nft, xtables};
 use crate::error::InitError;
 use crate::plan::{Backend, Plan};
 use crate::render;
@@ -34,7 +34,7 @@ pub fn verify(plan: &Plan, backend: Backend) -> Result<Report, InitError> {
                 });
             }
             Err(error @ InitError::Foreign(_)) => return Err(error),
-            Err(error) => first_failure = first_failure.or(Some(error)),
+            Err(error) => keep(&mut first_failure, candidate, error),
         }
     }
     Err(first_failure.unwrap_or_else(|| InitError::Backend(backend.to_string())))

@@ -62,6 +62,7 @@ pub struct Sandbox {
     pub pod: Pod,
     pub capture: Capture,
     folder: TempDir,
+    words: Vec<&'static str>,
     name: String,
     process: Child,
     upstream: Option<(Vec<Upstream>, Runtime)>,
@@ -79,16 +80,15 @@ impl Sandbox {
     }
 
     /// With other words for `runsc`.
-    pub fn with(words: &[&str]) -> Self {
+    pub fn with(words: &[&'static str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let pod = Pod::new().expect("a pod can be made; this needs root");
         let capture = Capture::start(&pod).expect("frames can be captured");
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("exeat-{}-{count}", std::process::id());
         let folder = folder(&pod);
-        let mut command = runsc(&folder);
+        let mut command = runsc(&folder, words);
         command
-            .args(words)
             .args(["run", "--bundle"])
             .arg(folder.path().join("bundle"))
             .arg(&name);
@@ -108,6 +108,7 @@ impl Sandbox {
             pod,
             capture,
             folder,
+            words: words.to_vec(),
             name,
             process,
             upstream: None,
@@ -351,7 +352,9 @@ impl Sandbox {
     fn command(&self, user: &str, capabilities: &[&str], words: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--signal=KILL", HANGS]);
-        command.args(arguments(&self.folder)).arg("exec");
+        command
+            .args(arguments(&self.folder, &self.words))
+            .arg("exec");
         command.args(["--user", user]);
         for capability in capabilities {
             command.args(["--cap", capability]);
@@ -371,7 +374,7 @@ impl Drop for Sandbox {
             ["delete", "-force", &self.name],
         ] {
             // It may have ended by itself.
-            let _gone = runsc(&self.folder).args(words).output();
+            let _gone = runsc(&self.folder, &self.words).args(words).output();
         }
         let _gone = self.process.kill();
         let _reaped = self.process.wait();
@@ -399,13 +402,14 @@ impl Drop for Background {
     }
 }
 
-fn arguments(folder: &TempDir) -> Vec<String> {
+fn arguments(folder: &TempDir, words: &[&str]) -> Vec<String> {
     let runsc =
         fetched("cluster/bin/runsc").expect("runsc is built by `cargo xtask cluster build`");
+    let root = folder.path().join("root").display().to_string();
     [
-        &runsc.display().to_string(),
+        runsc.display().to_string().as_str(),
         "--root",
-        &folder.path().join("root").display().to_string(),
+        &root,
         "--platform=systrap",
         "--ignore-cgroups",
         "--network=sandbox",
@@ -413,12 +417,14 @@ fn arguments(folder: &TempDir) -> Vec<String> {
         // What the test writes later is seen.
         "--file-access=shared",
     ]
-    .map(|word| word.to_owned())
-    .to_vec()
+    .iter()
+    .chain(words)
+    .map(|word| (*word).to_owned())
+    .collect()
 }
 
-fn runsc(folder: &TempDir) -> Command {
-    let arguments = arguments(folder);
+fn runsc(folder: &TempDir, words: &[&str]) -> Command {
+    let arguments = arguments(folder, words);
     let mut command = Command::new(&arguments[0]);
     command.args(&arguments[1..]);
     command
