@@ -13,6 +13,7 @@ mod parts;
 mod patch;
 mod refusal;
 mod remove;
+mod runtime;
 mod settings;
 mod validate;
 mod walk;

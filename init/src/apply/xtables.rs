@@ -307,8 +307,8 @@ pub(crate) fn compare(ruleset: &Ruleset, saved: &[Saved; 2]) -> Result<(), InitE
 }
 
 /// gVisor gives an owner back under a revision that the programs can't print. They can still look a
-/// rule up: that each planned one is there, and that as many are listed, leaves room for no other. (For IPv4: for IPv6 the program
-/// of 1.8.9 compares everything of a rule but what its matches say.)
+/// rule up: that each planned one is there, and that as many are listed, leaves room for no other. So
+/// for IPv4; for IPv6 the program of 1.8.9 compares everything of a rule but what its matches say.
 fn owners(programs: &Programs, ruleset: &Ruleset, family: Family) -> Result<(), InitError> {
     for table in render::tables(ruleset) {
         let rules = render::listing(ruleset, family, table);
