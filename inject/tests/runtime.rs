@@ -1,4 +1,4 @@
-//! What a pod's RuntimeClass changes in what is added.
+//! What a pod's `RuntimeClass` changes in what is added.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use exeat_inject::{Image, SecretName, Settings, mutate, validate};

@@ -18,6 +18,7 @@ fn every_test_that_is_named_exists() {
             format!("tests/{file}.rs"),
             format!("tests/confinement/{file}.rs"),
             format!("tests/audit/{file}.rs"),
+            format!("tests/gvisor/{file}.rs"),
         ];
         let sources = places.map(|place| fs::read_to_string(root.join(place)).unwrap_or_default());
         let head = format!("fn {test}(");
