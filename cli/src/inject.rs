@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
     /// Take roots for upstreams from the ConfigMap `exeat-upstream-ca` too
     #[arg(long)]
     upstream_ca: bool,
-    /// What a record must survive before its call may go on: written, synced, exported
+    /// What a record must survive before its call may go on: written, synced
     #[arg(long, value_name = "LEVEL", value_parser = Durability::parse)]
     durability: Option<Durability>,
 }
@@ -125,13 +125,19 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     manifest::change(&mut documents, &mut change)?;
+    refused.extend(manifest::around(&before));
     for line in &refused {
         complain(line);
     }
     if !refused.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    anyhow::ensure!(found > 0, "no manifest here has pods");
+    anyhow::ensure!(
+        found > 0,
+        "nothing here has pods{}; give a Pod, what makes pods (Deployment, Job, …), a Sandbox or a \
+         SandboxTemplate",
+        manifest::names(&documents)
+    );
     if arguments.check {
         return Ok(ExitCode::SUCCESS);
     }

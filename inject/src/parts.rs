@@ -15,7 +15,7 @@ use crate::settings::{Resources, SecretName, Settings};
 /// pod evicted.
 const JOURNAL_SIZE: &str = "2304Mi";
 
-/// Two certificates and all public roots, twice while they are replaced.
+/// A certificate, and all public roots in two formats, twice while they are replaced: 1 MiB.
 const CA_SIZE: &str = "4Mi";
 
 /// A lock file.
@@ -116,10 +116,13 @@ impl Shape<'_> {
                 "--audit=/var/lib/exeat/journal/audit.jsonl",
                 "--ca-out=/var/lib/exeat/ca/ca.pem",
                 "--ca-bundle-out=/var/lib/exeat/ca/bundle.pem",
+                "--ca-java-out=/var/lib/exeat/ca/cacerts.jks",
                 "--namespace=$(EXEAT_NAMESPACE)",
                 "--pod=$(EXEAT_POD)",
                 "--pod-uid=$(EXEAT_POD_UID)",
                 "--service-account=$(EXEAT_SERVICE_ACCOUNT)",
+                // Not started, let alone ready, where the confinement is not there.
+                "--self-test",
             ]
             .map(str::to_owned),
         );

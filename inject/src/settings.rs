@@ -60,8 +60,6 @@ pub enum Durability {
     Written,
     /// Loss of power.
     Synced,
-    /// Loss of the node: the collector has acknowledged it.
-    Exported,
 }
 
 /// What a container asks for and may use.
@@ -98,8 +96,13 @@ pub enum BadSetting {
     #[error("{0:?} is not a pull policy; it is one of IfNotPresent, Always, Never")]
     PullPolicy(String),
     /// Not a level of durability.
-    #[error("{0:?} is not a durability; it is one of written, synced, exported")]
+    #[error("{0:?} is not a durability; it is one of written, synced")]
     Durability(String),
+    /// A level that the sidecar does not have yet: it would end at its start, and every pod with it.
+    #[error(
+        "durability \"exported\" is not there yet: the sidecar can't wait for the collector; use synced, and --otlp beside it"
+    )]
+    Exported,
 }
 
 /// Drivers that hand out what their own configuration names, not what a pod names.
@@ -206,7 +209,10 @@ impl PullPolicy {
 impl Durability {
     /// Takes the sidecar's word for it.
     pub fn parse(text: &str) -> Result<Self, BadSetting> {
-        [Self::Written, Self::Synced, Self::Exported]
+        if text == "exported" {
+            return Err(BadSetting::Exported);
+        }
+        [Self::Written, Self::Synced]
             .into_iter()
             .find(|level| level.as_str() == text)
             .ok_or_else(|| BadSetting::Durability(text.to_owned()))
@@ -218,7 +224,6 @@ impl Durability {
         match self {
             Self::Written => "written",
             Self::Synced => "synced",
-            Self::Exported => "exported",
         }
     }
 }
@@ -288,6 +293,16 @@ mod tests {
         ] {
             assert!(Image::parse(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_what_the_sidecar_can_do_is_promised() {
+        for level in ["written", "synced"] {
+            assert_eq!(Durability::parse(level).unwrap().as_str(), level);
+        }
+        let refused = Durability::parse("exported").unwrap_err().to_string();
+        assert!(refused.contains("use synced"), "{refused}");
+        assert!(Durability::parse("Written").is_err());
     }
 
     #[test]

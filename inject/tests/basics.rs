@@ -67,4 +67,17 @@ fn what_was_added_can_be_taken_away() {
         .pod;
     let bare = remove(&governed);
     assert!(!bare.to_string().contains("exeat"), "{bare}");
+
+    // Of Java's options, only ours go.
+    let mut java = plain();
+    java["spec"]["containers"][0]["env"] =
+        json!([{"name": "JAVA_TOOL_OPTIONS", "value": "-Xmx1g"}]);
+    let governed = mutate(&java, &settings(), &SecretName::of_pod(1))
+        .unwrap()
+        .pod;
+    let bare = remove(&governed);
+    assert_eq!(
+        bare["spec"]["containers"][0]["env"],
+        java["spec"]["containers"][0]["env"]
+    );
 }

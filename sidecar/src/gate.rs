@@ -220,7 +220,8 @@ impl Gate {
         reason = "it needs the runtime that it spawns on"
     )]
     pub async fn start(settings: Settings, listeners: Listeners) -> Result<Self, StartError> {
-        let policies = Policies::open(&settings.policy, settings.labels)?;
+        let namespace = settings.principal.namespace.as_deref();
+        let policies = Policies::open(&settings.policy, settings.labels, namespace)?;
         let credentials = Arc::new(Credentials::new(
             settings.credentials_dir,
             settings.credential_files,
@@ -273,8 +274,12 @@ impl Gate {
         if let Some(test) = self_test {
             gate.test_at_intervals(test);
         }
-        gate.health.started();
         Ok(gate)
+    }
+
+    /// Tells those who ask for its health that the gate has started.
+    pub fn announce(&self) {
+        self.health.started();
     }
 
     /// The certificate of the pod's own authority, PEM.

@@ -7,6 +7,7 @@
 mod agent;
 mod collector;
 mod images;
+mod install;
 mod kubectl;
 mod node;
 mod world;
@@ -24,7 +25,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub use self::{
-    agent::Agent, collector::Collector, images::Images, kubectl::Kubectl, node::Node, world::World,
+    agent::Agent, collector::Collector, images::Images, install::Installed, kubectl::Kubectl,
+    node::Node, world::World,
 };
 
 /// The cluster and all that stands around it.
