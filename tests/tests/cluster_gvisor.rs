@@ -11,5 +11,7 @@ mod attempts;
 mod failures;
 #[path = "gvisor/lifecycle.rs"]
 mod lifecycle;
+#[path = "gvisor/mutations.rs"]
+mod mutations;
 #[path = "gvisor/support.rs"]
 mod support;

@@ -30,8 +30,9 @@ pub const SECRET: &str = "the-gates-own-secret";
 const RESOLVER: &str = "10.96.0.10";
 
 /// The only user that may send.
-const GATE: &str = "64100:64100";
-const AGENT: &str = "1000:1000";
+pub const GATE: &str = "64100:64100";
+/// Everybody else.
+pub const AGENT: &str = "1000:1000";
 
 /// What the init container has in a pod whose runtime is gVisor, and nothing else has.
 pub const INIT: &[&str] = &["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SETUID", "CAP_SETGID"];
@@ -189,6 +190,16 @@ impl Sandbox {
         let output = self.run(AGENT, &[], &inside(words));
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// One attempt by a user, as the line that says what became of it.
+    pub fn tries(&self, user: &str, attempt: &str) -> String {
+        text(&self.run(user, &[], &inside(&["try", attempt])).stdout)
+    }
+
+    /// Ends every process of the agent's user.
+    pub fn end_agents(&self) {
+        let _itself_too = self.run(AGENT, &[], &["/bin/sh", "-c", "kill -9 -1"]);
     }
 
     /// The same, by root with what the init container may do.
