@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nameindex;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
@@ -21,6 +21,9 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 /// A refusal inside one kernel takes microseconds, and only a leak waits for all of this. It is as
 /// long as it is because a busy node may not let us look for a tenth of a second.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Between two looks at what is to be there at once.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// A question for a name that can't exist, with an id that is easy to find in a capture.
 const QUESTION: &[u8] =
@@ -307,6 +310,19 @@ fn answer(error: &io::Error) -> Told {
     }
 }
 
+/// What is there soon. In Linux it is there at once; in gVisor the one end of a connection can know of
+/// it before the other does.
+fn shortly<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let started = Instant::now();
+    loop {
+        let found = look();
+        if found.is_some() || started.elapsed() > PATIENCE {
+            return found;
+        }
+        std::thread::sleep(GLANCE);
+    }
+}
+
 /// What comes back for what was sent, an error included.
 fn heard(mut socket: &Socket) -> io::Result<usize> {
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -376,12 +392,11 @@ impl Stand {
             return Outcome::Captured;
         }
         // The pod's other processes are captured as well: look through what has come.
-        while let Some(mut stream) = self
-            .tcp
-            .iter()
-            .find_map(|listener| listener.accept().ok())
-            .map(|taken| taken.0)
-        {
+        let taken = || {
+            let accept = |listener: &TcpListener| listener.accept().ok();
+            self.tcp.iter().find_map(accept).map(|taken| taken.0)
+        };
+        while let Some(mut stream) = shortly(taken) {
             let socket = SockRef::from(&stream);
             let original = if to.is_ipv4() {
                 socket.original_dst_v4()
@@ -404,16 +419,15 @@ impl Stand {
     /// Whether our question was taken here.
     fn asked(&self) -> Outcome {
         let mut buffer = [0; 512];
-        let taken = self.udp.iter().any(|socket| {
-            std::iter::from_fn(|| {
-                socket
-                    .recv(&mut buffer)
-                    .ok()
-                    .map(|length| buffer[..length] == *QUESTION)
-            })
-            .any(|ours| ours)
-        });
-        if taken {
+        let mut taken = || {
+            let mut heard = |socket: &UdpSocket| {
+                let length = socket.recv(&mut buffer).ok()?;
+                Some(buffer[..length] == *QUESTION)
+            };
+            self.udp.iter().find_map(&mut heard)
+        };
+        // The pod's other processes ask as well: look through what has come.
+        if std::iter::from_fn(|| shortly(&mut taken)).any(|ours| ours) {
             Outcome::Captured
         } else {
             Outcome::Escaped("it did not arrive at the gate".to_owned())
