@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, reason = "the lines are the results")]
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -55,7 +55,8 @@ pub enum Result {
     Answered(Vec<u8>),
 }
 
-/// `try ATTEMPT…`, `repeat SECONDS ATTEMPT…`, `serve PORT`, `hold ADDRESS`, `prove`.
+/// `try ATTEMPT…`, `repeat SECONDS ATTEMPT…`, `ask NAME SERVER…`, `serve PORT`, `hold ADDRESS`, `prove`.
+#[must_use]
 pub fn main(words: &[String]) -> ExitCode {
     let done = match words.split_first() {
         Some((word, rest)) if word == "try" => attempts(rest).map(|attempts| {
@@ -64,6 +65,14 @@ pub fn main(words: &[String]) -> ExitCode {
             }
         }),
         Some((word, rest)) if word == "repeat" => repeat(rest),
+        Some((word, [name, servers @ ..])) if word == "ask" => {
+            for server in servers {
+                let answer = ask(name, server)
+                    .map_or_else(|error| error.to_string(), |()| "answered".to_owned());
+                println!("{server} {answer}");
+            }
+            Ok(())
+        }
         Some((word, [port])) if word == "serve" => serve(port),
         Some((word, [to])) if word == "hold" => hold(to),
         Some((word, [])) if word == "prove" => {
@@ -121,6 +130,34 @@ fn serve(port: &str) -> io::Result<()> {
     caller.write_all(b"served ")?;
     caller.write_all(&buffer[..length])?;
     Ok(())
+}
+
+/// Asks a server for a name's IPv4 address, as a resolver library does: over a connected socket.
+fn ask(name: &str, server: &str) -> io::Result<()> {
+    let server: IpAddr = server.parse().map_err(io::Error::other)?;
+    let any = if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let mut question = vec![0xe8, 0xa7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        question.push(u8::try_from(label.len()).map_err(io::Error::other)?);
+        question.extend(label.bytes());
+    }
+    question.extend([0, 0, 1, 0, 1]);
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(PATIENCE * 10))?;
+    socket.connect((server, 53))?;
+    socket.send(&question)?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer)?;
+    // The same question, and at least one answer to it.
+    if length > question.len() && answer[..2] == question[..2] && answer[6..8] != [0, 0] {
+        Ok(())
+    } else {
+        Err(io::Error::other("answered otherwise"))
+    }
 }
 
 /// Keeps a connection open.

@@ -4,7 +4,6 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use exeat_tests::{
-    inside::MARKER,
     netns::{POD_V4, Persona},
     sink::INBOUND_PORT,
 };
@@ -28,7 +27,7 @@ const PORTS: &[&str] = &[
 ];
 /// A4: QUIC, to an allowed host and another.
 const QUIC: &[&str] = &["udp/10.77.0.1:443", "udp/203.0.113.9:443"];
-/// A5: any UDP: time, WireGuard, STUN, and the gate's own DNS port elsewhere.
+/// A5: any UDP: time, `WireGuard`, STUN, and the gate's own DNS port elsewhere.
 const UDP: &[&str] = &[
     "udp/203.0.113.9:123",
     "udp/203.0.113.9:51820",
@@ -192,11 +191,6 @@ fn every_resolver_is_the_gate() {
         &["/usr/bin/getent", "ahosts", "secret.example.com"],
     );
     assert!(!output.status.success(), "it does not exist");
-    let question = "import socket,sys\n\
-        q=bytes.fromhex('00010100000100000000000003617069056578656174047465737400000100 01'.replace(' ',''))\n\
-        for a in sys.argv[1:]:\n\
-        \x20s=socket.socket(socket.AF_INET6 if ':' in a else socket.AF_INET,socket.SOCK_DGRAM)\n\
-        \x20s.settimeout(2);s.connect((a,53));s.send(q);print(a,len(s.recv(512)))\n";
     let servers = [
         "8.8.8.8",
         "2001:4860:4860::8888",
@@ -205,18 +199,13 @@ fn every_resolver_is_the_gate() {
         "::1",
         POD_V4,
     ];
-    let words: Vec<&str> = ["/usr/bin/python3", "-c", question]
+    let words: Vec<&str> = ["ask", "api.exeat.test"]
         .into_iter()
         .chain(servers)
         .collect();
-    let output = sandbox.run("1000:1000", &[], &words);
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(
-        said.lines().count(),
-        servers.len(),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    for (line, server) in sandbox.agent(&words).into_iter().zip(servers) {
+        assert_eq!(line, format!("{server} answered"));
+    }
     assert_eq!(sandbox.escapes(true), []);
 }
 
@@ -244,5 +233,4 @@ fn inbound_is_answered() {
         .filter(|frame| !frame.is_innocent())
         .collect();
     assert!(escapes.is_empty(), "{escapes:?}");
-    assert!(!MARKER.is_empty());
 }

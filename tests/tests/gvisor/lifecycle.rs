@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::attempts;
 use crate::support::{SECRET, Sandbox};
 
-/// A22: the agent is first. Fifty starts of the gate would take minutes here; the agent tries some
-/// hundred times before the gate listens, and while it starts.
+/// A22: the agent is first. A hundred starts of the gate would take minutes here; instead the agent
+/// tries some hundred times before it listens, and while it starts.
 #[test]
 fn an_agent_that_is_first_gets_nowhere() {
     let sandbox = Sandbox::confined();
