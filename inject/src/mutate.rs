@@ -16,6 +16,7 @@ use crate::normal;
 use crate::parts::Shape;
 use crate::patch::difference;
 use crate::refusal::{Refusal, Refusals};
+use crate::runtime::is_gvisor;
 use crate::settings::{SecretName, Settings};
 use crate::walk::{array, get, list_mut, members, misshapen, object_mut, text};
 
@@ -87,6 +88,7 @@ fn inject(
         settings,
         secret: kept.as_ref().or(secret),
         token: token_is_mounted(pod),
+        gvisor: is_gvisor(pod, settings),
     };
     for list in ["initContainers", "containers"] {
         if !spec.contains_key(list) {

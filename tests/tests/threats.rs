@@ -5,7 +5,7 @@
 use std::{fs, path::Path};
 
 /// Test programs whose modules are named alone.
-const PROGRAMS: [&str; 2] = ["confinement", "audit"];
+const PROGRAMS: [&str; 4] = ["confinement", "audit", "cluster", "gvisor"];
 
 #[test]
 fn every_test_that_is_named_exists() {
