@@ -15,6 +15,7 @@ mod patch;
 pub mod powers;
 mod refusal;
 mod remove;
+mod runtime;
 mod settings;
 mod validate;
 mod walk;

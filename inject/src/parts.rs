@@ -8,6 +8,7 @@ use crate::names::{
     POLICY_CONFIG_MAP, POLICY_VOLUME, RUN_VOLUME, SIDECAR, SIDECAR_ID, TOKEN_FOLDER,
     UPSTREAM_CA_CONFIG_MAP, UPSTREAM_CA_VOLUME,
 };
+use crate::runtime::guard_capabilities;
 use crate::settings::{Resources, SecretName, Settings};
 
 /// Room for the journal that the sidecar keeps (2 GiB) and its index: a larger one would have the
@@ -31,6 +32,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) secret: Option<&'a SecretName>,
     /// Whether the API server mounts the service account's token where nobody else mounts anything.
     pub(crate) token: bool,
+    /// Whether the pod runs in gVisor.
+    pub(crate) gvisor: bool,
 }
 
 // === impl Shape ===
@@ -50,8 +53,7 @@ impl Shape<'_> {
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "imagePullPolicy": self.settings.pull_policy.as_str(),
             "securityContext": {
-                // SETGID and SETUID are for its proof: it tries to get out as nobody.
-                "capabilities": {"add": ["NET_ADMIN", "SETGID", "SETUID"], "drop": ["ALL"]},
+                "capabilities": {"add": guard_capabilities(self.gvisor), "drop": ["ALL"]},
                 "privileged": false,
                 "runAsUser": 0,
                 "runAsGroup": 0,

@@ -30,6 +30,8 @@ pub struct Settings {
     pub inline_csi_drivers: Vec<String>,
     /// Whether pods may hold DRA claims, which can hand them network devices that pass by the kernel.
     pub resource_claims: bool,
+    /// The `RuntimeClass`es whose pods run in gVisor: there the guard needs `NET_RAW` as well.
+    pub gvisor_runtime_classes: Vec<String>,
     /// Whether every container must say as which user it runs. An image whose own user is the
     /// sidecar's is let out by the kernel, and admission can't look into images.
     pub require_run_as_user: bool,
@@ -110,6 +112,9 @@ const INLINE_CSI_DRIVERS: [&str; 3] = [
     "csi.spiffe.io",
 ];
 
+/// As gVisor's own documentation and GKE name it, and as its handler is called.
+const GVISOR_RUNTIME_CLASSES: [&str; 2] = ["gvisor", "runsc"];
+
 /// An image reference longer than this is none.
 const MAX_IMAGE: usize = 1024;
 
@@ -141,6 +146,7 @@ impl Settings {
             },
             inline_csi_drivers: INLINE_CSI_DRIVERS.map(str::to_owned).to_vec(),
             resource_claims: false,
+            gvisor_runtime_classes: GVISOR_RUNTIME_CLASSES.map(str::to_owned).to_vec(),
             require_run_as_user: false,
         }
     }
@@ -167,6 +173,16 @@ impl Image {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether another reference is to an image of the same name, of whichever version.
+    pub(crate) fn is_of_the_name_of(&self, reference: &str) -> bool {
+        let name = |text: &str| {
+            text.split_once('@')
+                .map_or(text, |(name, _)| name)
+                .to_owned()
+        };
+        name(&self.0) == name(reference)
     }
 }
 

@@ -102,6 +102,8 @@ impl Reader {
         };
         config.connect_timeout = Some(PATIENCE);
         config.read_timeout = Some(PATIENCE);
+        // A gate that is not there is an answer, and asking again for minutes changes nothing.
+        config.default_retry = false;
         let server = config.cluster_url.to_string();
         let namespace = config.default_namespace.clone();
         Ok(Self {
@@ -250,7 +252,7 @@ impl Reader {
 
 /// The client's own timeouts are of connections, not of answers.
 async fn within<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    tokio::time::timeout(PATIENCE, answer)
+    tokio::time::timeout(PATIENCE, Box::pin(answer))
         .await
         .unwrap_or_else(|_| {
             let late = format!("no answer within {} s", PATIENCE.as_secs());

@@ -449,10 +449,8 @@ fn claims_of_one_pool_have_their_own_policies_and_tokens() {
             .unwrap();
         let name = volume["secret"]["secretName"].as_str().unwrap();
         let secret = kubectl.get(&["secret", "-n", &namespace, name]).unwrap();
-        let keys = secret["data"].as_object().unwrap().keys();
-        // Beside them the key of the gate's status, and what the operator notes.
-        let credentials: Vec<&String> = keys.filter(|key| key.contains('.')).collect();
-        assert_eq!(credentials, [key]);
+        let keys: Vec<&String> = secret["data"].as_object().unwrap().keys().collect();
+        assert_eq!(keys, [key, "sources", "status-key"]);
     }
     for pod in [&alice, &bob] {
         for status in pod.get().unwrap()["status"]["initContainerStatuses"]
