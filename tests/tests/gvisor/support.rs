@@ -530,7 +530,8 @@ fn is_gates(frame: &Frame) -> bool {
         && !frame.holds(MARKER)
 }
 
-/// The kernel's own: it joins the groups of its addresses. IGMP, or MLD behind a hop-by-hop option.
+/// IGMP, or MLD behind a hop-by-hop option: the node's kernel announces the groups of the pod's addresses
+/// before the sandbox takes them over, and a little after. gVisor itself sends none.
 fn joins(frame: &Frame) -> bool {
     matches!(frame.protocol, Some(0 | 2)) && !frame.holds(MARKER)
 }
