@@ -244,9 +244,12 @@ async fn look_at_pod(
             let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
             secret = reader.get(&path, right("get", "secrets")).await;
         }
-        // The proxy of the API server, to where the gate's probes and metrics are.
-        let page = format!("{path}:15021/proxy/metrics");
-        metrics = reader.text(&page, right("get", "pods/proxy")).await;
+        // The proxy of the API server, to where the gate's probes and metrics are. Where nobody listens
+        // it waits for long.
+        if pod::serves(pod) {
+            let page = format!("{path}:15021/proxy/metrics");
+            metrics = reader.text(&page, right("get", "pods/proxy")).await;
+        }
     }
     let settings = match &cluster.deployment {
         Read::Found(deployment) => settings::of_operator(deployment),

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 /// What `exeat inject` takes.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     input: Input,
@@ -50,6 +51,9 @@ pub(crate) struct Arguments {
     /// Take roots for upstreams from the ConfigMap `exeat-upstream-ca` too
     #[arg(long)]
     upstream_ca: bool,
+    /// Refuse a container that does not say as which user it runs: its image's could be the gate's
+    #[arg(long)]
+    require_run_as_user: bool,
     /// What a record must survive before its call may go on: written, synced
     #[arg(long, value_name = "LEVEL", value_parser = Durability::parse)]
     durability: Option<Durability>,
@@ -185,6 +189,7 @@ impl Arguments {
         settings.otlp.clone_from(&self.otlp);
         settings.name_servers.clone_from(&self.nameserver);
         settings.upstream_ca = self.upstream_ca;
+        settings.require_run_as_user = self.require_run_as_user;
         settings.durability = self.durability;
         settings
     }

@@ -214,7 +214,7 @@ impl Bundle {
             .chain(&self.guardrails)
             .map(source)
             .collect();
-        Ok(compile(&sources, labels, generation)?.from_bundle(self.id()))
+        Ok(compile(&sources, labels, generation)?.made_from(self.id()))
     }
 
     /// Whose policies these are.

@@ -108,7 +108,7 @@ impl Plan {
         plan
     }
 
-    pub(crate) fn from_bundle(mut self, bundle: BundleId) -> Self {
+    pub(crate) fn made_from(mut self, bundle: BundleId) -> Self {
         self.bundle = Some(bundle);
         self
     }

@@ -8,9 +8,9 @@
 #[path = "bundle/support.rs"]
 mod support;
 
-use std::time::Duration;
+use std::{fs, process::Command, time::Duration};
 
-use exeat_tests::chaos::{API, until};
+use exeat_tests::chaos::{API, Stage, until};
 use serde_json::{Value, json};
 use support::{KEY, OTHER, Operated, allowing, given, guardrail};
 
@@ -51,7 +51,7 @@ fn a_secret_goes_only_where_and_as_it_was_given_for() {
 
     pod.secret(&given("p.api", "one", "first", API));
     pod.bundle(1, &[policy("first", &[API])], &[]);
-    assert_eq!(pod.sent(API).as_deref(), Some("Bearer one"));
+    pod.until(|pod| pod.sent(API).as_deref() == Some("Bearer one"));
 
     // The policy names another Secret, and what the pod holds is still the one of before.
     pod.bundle(2, &[policy("second", &[API])], &[]);
@@ -88,7 +88,7 @@ fn every_record_names_the_bundle_that_judged_it() {
     let mine = allowing("p", &[API]);
     let mut others = allowing("others", &["elsewhere.example"]);
     others["spec"]["podSelector"] = json!({"matchLabels": {"app": "another"}});
-    let digest = pod.bundle(7, &[mine.clone()], &[]);
+    let digest = pod.bundle(7, std::slice::from_ref(&mine), &[]);
     let judged = |pod: &Operated, path: &str| {
         let answer = pod.get(API, path);
         let records = pod.records();
@@ -222,4 +222,36 @@ fn a_guardrail_holds_whatever_the_namespace_allows() {
     }
     pod.bundle(3, &[allowing("open", &[API])], &[]);
     assert_eq!(pod.request("DELETE", API, "/allowed/users").status, 200);
+}
+
+#[test]
+fn java_reads_the_key_store_that_the_gate_writes() {
+    let stage = Stage::new("").unwrap();
+    let (bundle, store) = (
+        stage.path("public/bundle.pem"),
+        stage.path("public/cacerts.jks"),
+    );
+    let _sidecar = stage
+        .start(&[
+            "--ca-bundle-out",
+            bundle.to_str().unwrap(),
+            "--ca-java-out",
+            store.to_str().unwrap(),
+        ])
+        .unwrap();
+    let listed = Command::new("keytool")
+        .args(["-list", "-rfc", "-storepass", "changeit", "-keystore"])
+        .arg(&store)
+        .output()
+        .expect("a Java must be installed");
+    let listed = String::from_utf8(listed.stdout)
+        .unwrap()
+        .replace("\r\n", "\n");
+    let count = |text: &str| text.matches("BEGIN CERTIFICATE").count();
+    let pem = fs::read_to_string(bundle).unwrap();
+    assert!(count(&pem) >= 1);
+    assert_eq!(count(&listed), count(&pem), "{listed}");
+    // The gate's own, byte for byte.
+    let authority = fs::read_to_string(stage.authority()).unwrap();
+    assert!(listed.contains(authority.trim()), "{listed}");
 }

@@ -15,7 +15,7 @@ use super::finding::{Finding, Findings, Look, Scope};
 use super::policies;
 use super::read::Read;
 use super::settings;
-pub(super) use parts::{guard, sidecar};
+pub(super) use parts::{guard, serves, sidecar};
 
 /// Faults that are named one by one.
 const MAX_REFUSALS: usize = 5;

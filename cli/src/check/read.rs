@@ -102,6 +102,8 @@ impl Reader {
         };
         config.connect_timeout = Some(PATIENCE);
         config.read_timeout = Some(PATIENCE);
+        // A gate that is not there is an answer, and asking again for minutes changes nothing.
+        config.default_retry = false;
         let server = config.cluster_url.to_string();
         let namespace = config.default_namespace.clone();
         Ok(Self {

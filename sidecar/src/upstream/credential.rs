@@ -64,9 +64,12 @@ struct Loaded {
     sources: Option<Result<Sources, CredentialError>>,
 }
 
+/// A file's content, and where it is.
+type Raw = (Zeroizing<Vec<u8>>, PathBuf);
+
 /// Files as they were read.
 struct Found {
-    secrets: BTreeMap<String, Result<(Zeroizing<Vec<u8>>, PathBuf), CredentialError>>,
+    secrets: BTreeMap<String, Result<Raw, CredentialError>>,
     sources: Option<Result<Sources, CredentialError>>,
 }
 
@@ -385,7 +388,7 @@ fn found(
     name: &str,
     read: Result<Vec<u8>, ReadError>,
     path: PathBuf,
-) -> Result<(Zeroizing<Vec<u8>>, PathBuf), CredentialError> {
+) -> Result<Raw, CredentialError> {
     match read {
         Ok(raw) => Ok((Zeroizing::new(raw), path)),
         Err(cause) => Err(CredentialError::Unreadable {

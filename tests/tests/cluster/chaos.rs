@@ -4,7 +4,10 @@
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use exeat_tests::cluster::{Agent, Cluster, cluster, eventually};
+use exeat_tests::{
+    cluster::{Agent, Cluster, cluster, eventually},
+    governed::program,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -53,7 +56,7 @@ fn pod<'a>(cluster: &'a Cluster, name: &str, change: fn(&mut Value)) -> (Agent<'
     (agent, path)
 }
 
-/// No call upstream without its decision on record.
+/// No call upstream without its decision at the collector: of a gate that ended in peace.
 fn no_orphan(cluster: &Cluster, path: &str) {
     let calls = cluster.world.requests_to(path).unwrap().len();
     eventually("a decision for each call", MINUTE, || {
@@ -67,6 +70,40 @@ fn no_orphan(cluster: &Cluster, path: &str) {
     })
     .unwrap();
     eprintln!("{path}: {calls} calls, each on record");
+}
+
+/// The same by the journal on the node, which also a gate has that was killed before it could send
+/// anything: whole, and with a decision for each call.
+fn no_orphan_in_the_journal(cluster: &Cluster, agent: &Agent<'_>, path: &str) {
+    let pod = agent.get().unwrap();
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let volume = "volumes/kubernetes.io~empty-dir/exeat-journal/audit.jsonl";
+    let journal = cluster.node().file(&format!("kubelet/pods/{uid}/{volume}"));
+    let calls = cluster.world.requests_to(path).unwrap().len();
+    let text = fs::read_to_string(&journal).unwrap();
+    let decided = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|record| {
+            record["event"] == "exeat.egress.decision"
+                && record["decision"] == "allow"
+                && record["http"]["path"] == path
+        })
+        .count();
+    assert!(calls > 0);
+    assert!(decided >= calls, "{calls} calls, {decided} decisions");
+    let output = Command::new(program("exeat").unwrap())
+        .args(["audit", "verify"])
+        .arg(&journal)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{said}");
+    eprintln!(
+        "{path}: {calls} calls, {decided} decisions; {}",
+        said.trim()
+    );
 }
 
 fn gate(cluster: &Cluster, agent: &Agent<'_>) -> Result<u32> {
@@ -151,7 +188,7 @@ fn a_gate_that_runs_out_of_memory_lets_nothing_out() {
         sent.len(),
         sent.first()
     );
-    no_orphan(cluster, &path);
+    no_orphan_in_the_journal(cluster, &agent, &path);
     eventually("the first call after", 2 * MINUTE, || {
         let answer = agent.curl(&[&url(&path)])?;
         ensure!(answer.status == 200, "{answer:?}");
@@ -279,7 +316,7 @@ fn who_squats_on_the_gates_ports_gains_nothing() {
     let cluster = &*cluster().installed();
     let (agent, path) = pod(cluster, "squatted", |_| {});
     let observer = Observer::of(cluster, &agent);
-    let squat = "import socket,time\nheld=set()\nkeep=[]\nend=time.monotonic()+25\n\
+    let squat = "import socket,time\nheld=set()\nkeep=[]\nopen('/tmp/ready','w').close()\nend=time.monotonic()+25\n\
                  while time.monotonic()<end:\n\
                  \x20for port in (15001,15002,15021,15053):\n\
                  \x20 for family,at in ((socket.AF_INET,'0.0.0.0'),(socket.AF_INET6,'::')):\n\
@@ -292,7 +329,12 @@ fn who_squats_on_the_gates_ports_gains_nothing() {
                  print('held',sorted(held))";
     let said = std::thread::scope(|scope| {
         let squatting = scope.spawn(|| agent.python(squat));
-        std::thread::sleep(Duration::from_secs(2));
+        eventually("the squatter", MINUTE, || {
+            let (there, said) = agent.exec(&["/usr/bin/test", "-e", "/tmp/ready"])?;
+            ensure!(there, "{said}");
+            Ok(())
+        })
+        .unwrap();
         let process = gate(cluster, &agent).unwrap();
         let words = ["-KILL", &process.to_string()];
         assert!(Command::new("kill").args(words).status().unwrap().success());
@@ -301,6 +343,7 @@ fn who_squats_on_the_gates_ports_gains_nothing() {
         squatting.join().unwrap().unwrap()
     });
     eprintln!("the squatter {said}");
+    assert!(said.contains("held [15"), "it came too late: {said}");
     let sent = observer.sent_beside(cluster, the_gates_own());
     assert!(
         sent.is_empty(),
@@ -315,5 +358,5 @@ fn who_squats_on_the_gates_ports_gains_nothing() {
         Ok(())
     })
     .unwrap();
-    no_orphan(cluster, &path);
+    no_orphan_in_the_journal(cluster, &agent, &path);
 }

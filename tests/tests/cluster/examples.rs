@@ -114,7 +114,7 @@ fn a_python_deployment_as_it_is_is_signed_in_and_held() {
         let said = agent.log("agent");
         for line in [
             "read: 200 {'path': '/reports/today', 'signed_in': True",
-            "write: 403 {\"error\":\"egress_denied\"",
+            "write: 403 {\"error\":{\"type\":\"egress_denied\",\"code\":\"no_rule\"",
             "elsewhere: no answer <urlopen error [Errno -2] Name or service not known>",
         ] {
             ensure!(said.contains(line), "no `{line}` in {said}");

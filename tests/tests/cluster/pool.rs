@@ -11,6 +11,8 @@ use super::{
     support::MINUTE,
 };
 
+type Change = fn(&mut Value);
+
 /// From the claim being bound until its policy is enforced.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -162,12 +164,12 @@ fn a_claim_forges_nothing() {
         apply(&claim(&namespace, "honest"))
     })
     .unwrap();
-    let tries: [(&str, fn(&mut Value), &str); 5] = [
+    let tries: [(&str, Change, &str); 5] = [
         (
             "a label of ours",
             |claim| {
                 claim["spec"]["additionalPodMetadata"]["labels"] =
-                    json!({"exeat.dev/policy": "other"})
+                    json!({"exeat.dev/policy": "other"});
             },
             "labels and annotations of exeat.dev",
         ),
@@ -175,7 +177,7 @@ fn a_claim_forges_nothing() {
             "an annotation of ours",
             |claim| {
                 claim["spec"]["additionalPodMetadata"]["annotations"] =
-                    json!({"exeat.dev/bundle": "999"})
+                    json!({"exeat.dev/bundle": "999"});
             },
             "labels and annotations of exeat.dev",
         ),
@@ -183,7 +185,7 @@ fn a_claim_forges_nothing() {
             "a variable of the gate",
             |claim| {
                 claim["spec"]["env"] =
-                    json!([{"name": "A", "value": "b", "containerName": "exeat-sidecar"}])
+                    json!([{"name": "A", "value": "b", "containerName": "exeat-sidecar"}]);
             },
             "spec.env",
         ),

@@ -145,6 +145,11 @@ pub(in crate::check) fn sidecar(pod: &Value, findings: &mut Findings) {
     }
 }
 
+/// The gate runs, and so answers.
+pub(in crate::check) fn serves(pod: &Value) -> bool {
+    container(pod, SIDECAR)["state"]["running"].is_object()
+}
+
 /// The guard has ended, and well.
 fn confined(pod: &Value) -> bool {
     let status = container(pod, GUARD);
