@@ -174,6 +174,16 @@ impl Image {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether another reference is to an image of the same name, of whichever version.
+    pub(crate) fn is_of_the_name_of(&self, reference: &str) -> bool {
+        let name = |text: &str| {
+            text.split_once('@')
+                .map_or(text, |(name, _)| name)
+                .to_owned()
+        };
+        name(&self.0) == name(reference)
+    }
 }
 
 impl fmt::Display for Image {

@@ -252,7 +252,7 @@ impl Reader {
 
 /// The client's own timeouts are of connections, not of answers.
 async fn within<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    tokio::time::timeout(PATIENCE, answer)
+    tokio::time::timeout(PATIENCE, Box::pin(answer))
         .await
         .unwrap_or_else(|_| {
             let late = format!("no answer within {} s", PATIENCE.as_secs());

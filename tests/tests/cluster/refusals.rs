@@ -74,7 +74,11 @@ const REFUSED: &[(&str, Change, &[&str])] = &[
                 "name": "exeat-sidecar", "image": "localhost/mine:1", "restartPolicy": "Always",
             }]);
         },
-        &["spec.initContainers", "exeat-sidecar"],
+        &[
+            "spec.initContainers[0].image",
+            "localhost/mine:1",
+            "exeat-sidecar",
+        ],
     ),
     (
         "a reserved volume",
@@ -169,7 +173,7 @@ fn a_running_gate_is_left_alone() {
     for (what, security, target, words) in [
         (
             "capabilities",
-            json!({"capabilities": {"add": ["NET_ADMIN"]}}),
+            json!({"runAsUser": 1000, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}),
             "agent",
             "NET_ADMIN",
         ),
