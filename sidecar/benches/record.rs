@@ -99,7 +99,7 @@ fn decision_and_outcome_written(bencher: Bencher<'_, '_>, place: Place) {
     let call = call(true);
     bencher.bench_local(|| {
         let receipt = futures_util::FutureExt::now_or_never(ledger.decide(&call)).unwrap();
-        ledger.outcome(Outcome {
+        ledger.outcome(&Outcome {
             decision_id: receipt.unwrap().id(),
             status: Some(200),
             bytes_sent: 0,

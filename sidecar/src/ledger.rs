@@ -10,6 +10,7 @@ pub mod export;
 mod journal;
 mod keeper;
 mod line;
+mod queue;
 pub mod receipt;
 pub mod record;
 mod redact;
@@ -199,20 +200,10 @@ impl Ledger {
             self.deny(decision)?;
             return Err(Unrecorded::Denied);
         }
-        let waiter = BODY.with_borrow_mut(|body| {
-            body.clear();
+        let asked = self.shared.ask(shared::DECISION, decision.id, |body| {
             line::decision(body, &self.shared.principal, decision);
-            self.shared.decide(decision.id, body)
-        })?;
-        if let Some(waiter) = waiter {
-            match waiter.await {
-                Ok(Ok(())) => {}
-                Ok(Err(kind)) => return Err(Unrecorded::Sync(kind)),
-                // The keeper is gone, so nobody can say.
-                Err(_) => return Err(Unrecorded::Closed),
-            }
-        }
-        Ok(Receipt::new(decision.id))
+        });
+        asked.receipt().await
     }
 
     /// Writes a denial. In a flood, equal denials are counted and written as one record.
@@ -266,7 +257,7 @@ impl Ledger {
                     body,
                 };
                 state
-                    .commit(shared, Some(&entry), Room::Ordinary)
+                    .commit(shared, &[entry], Room::Ordinary)
                     .inspect_err(|_| {
                         state.lost.denials += 1;
                     })?;
@@ -276,12 +267,18 @@ impl Ledger {
     }
 
     /// Writes how a call ended, within 100 ms or with the next decision. Never waits for the disk.
-    pub fn outcome(&self, outcome: Outcome) {
-        BODY.with_borrow_mut(|body| {
-            body.clear();
-            line::outcome(body, &self.shared.principal, &outcome);
-            self.shared.pend(shared::OUTCOME, DecisionId::new(), body);
-        });
+    pub fn outcome(&self, outcome: &Outcome) {
+        self.shared.pend(shared::OUTCOME, outcome);
+    }
+
+    /// A call that is on record is under way.
+    fn begun(&self) {
+        self.shared.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is over.
+    fn ended(&self) {
+        self.shared.calls.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A guard that writes the outcome of this receipt's call when dropped.
@@ -377,9 +374,12 @@ impl Ledger {
 
 fn close(shared: &Shared) {
     let mut state = shared.state.lock();
-    if std::mem::replace(&mut state.closed, true) {
+    if state.closed {
         return;
     }
+    // Who was before still gets a receipt.
+    shared.write_lanes(&mut state);
+    state.closed = true;
     state.write_denials(shared, Instant::now());
     let lost = state.lost;
     let file = state.journal.file();

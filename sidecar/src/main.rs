@@ -8,7 +8,10 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use exeat_sidecar::{gate::Gate, process::confine};
+use exeat_sidecar::{
+    gate::Gate,
+    process::{confine, workers::{self, Workers}},
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Arguments, Command, Serve};
@@ -61,21 +64,22 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
     let confinement = confine::process()?;
     let files = confine::files(&arguments.files());
     tracing::info!(?confinement, %files, "process confined");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(arguments.workers.into())
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
-    runtime.block_on(run(arguments))
+    let runtime = workers::runtime().context("starting the runtime")?;
+    let count = usize::from(arguments.workers);
+    let (workers, threads) = Workers::start(&runtime, count).context("starting the workers")?;
+    let result = runtime.block_on(run(arguments, workers));
+    // What is still served ends, on every thread, and its outcomes are written.
+    drop((runtime, threads));
+    result
 }
 
-async fn run(arguments: Serve) -> anyhow::Result<()> {
+async fn run(arguments: Serve, workers: Workers) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listeners = sockets::bind(&arguments)?;
     let grace = Duration::from_secs(arguments.grace_seconds);
     let (ca_out, bundle_out) = (arguments.ca_out.clone(), arguments.ca_bundle_out.clone());
-    let gate = Gate::start(arguments.into_settings(), listeners).await?;
+    let gate = Gate::start_with(arguments.into_settings(), listeners, workers).await?;
     if let Some(path) = &ca_out {
         authority_file::write(path, &[gate.ca_pem()])?;
     }

@@ -1,21 +1,22 @@
-//! What all writers share: the open journal under one short lock, and what waits to be written.
+//! What all writers share: the open journal under one lock, and what could not be written yet.
 //!
-//! Every write goes through `State::commit`: what waits first, then the record at hand, in one
+//! Every write goes through `State::commit`: what waits first, then the records at hand, in one
 //! `write`. What fails is counted, and the count is written as soon as anything can be. In doubt the
 //! caller gets no receipt.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 
 use super::denials::Denials;
 use super::journal::{AppendError, Journal};
 use super::line::{self, Field};
-use super::record::DecisionId;
+use super::queue::{Lanes, Queue, SEAL_BYTES, Told};
+use super::record::{DecisionId, Outcome};
 use super::sign::{self, Signer};
 use super::{Durability, Lost, Unrecorded};
 
@@ -35,7 +36,7 @@ pub(super) const OUTCOME_DELAY: Duration = Duration::from_millis(100);
 pub(super) const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Outcomes that wait take no more memory than this. Those beyond are lost, and counted.
-const PENDING_BYTES: usize = 1024 * 1024;
+pub(super) const PENDING_BYTES: usize = 1024 * 1024;
 
 /// So many records are written, at most, before a head is signed …
 pub(super) const SIGN_RECORDS: u64 = 8192;
@@ -51,8 +52,16 @@ const RESERVE_PART: u64 = 10;
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// What is to be written next. Who has a lane's lock never takes `state`'s.
+    pub(super) lanes: Lanes,
     pub(super) state: Mutex<State>,
     pub(super) wake: Condvar,
+    /// The keeper looks by then, in microseconds since `began`. Waking it for each outcome would cost
+    /// every call a switch of threads.
+    keeper_due: AtomicU64,
+    began: Instant,
+    /// Calls that are on record and under way.
+    pub(super) calls: AtomicUsize,
     pub(super) durability: Durability,
     pub(super) principal: Vec<u8>,
     /// Up to here the file is whole, for readers that take no lock.
@@ -69,12 +78,12 @@ pub(super) struct State {
     pub(super) pending: Vec<Pending>,
     pending_bytes: Vec<u8>,
     pub(super) pending_since: Option<Instant>,
-    /// The keeper sleeps until then at the latest. Waking it for each outcome would cost every call a
-    /// switch of threads.
-    pub(super) keeper_due: Option<Instant>,
     pub(super) denials: Denials,
-    pub(super) waiters: Vec<oneshot::Sender<Result<(), ErrorKind>>>,
+    /// Those whose record is written and not yet synced.
+    pub(super) waiters: Vec<(DecisionId, Told)>,
     batch: Vec<u8>,
+    /// An empty queue, for its memory.
+    spare: Queue,
     /// Writing fails since.
     pub(super) outage: Option<Outage>,
     /// Nothing will be written again by this gate.
@@ -135,15 +144,19 @@ impl Shared {
     ) -> Self {
         Self {
             length: AtomicU64::new(journal.len()),
+            lanes: Lanes::default(),
+            keeper_due: AtomicU64::new(0),
+            began: Instant::now(),
+            calls: AtomicUsize::new(0),
             state: Mutex::new(State {
                 journal,
                 pending: Vec::new(),
                 pending_bytes: Vec::new(),
                 pending_since: None,
-                keeper_due: None,
                 denials: Denials::default(),
                 waiters: Vec::new(),
                 batch: Vec::new(),
+                spare: Queue::default(),
                 outage: None,
                 ruin: None,
                 full: false,
@@ -163,65 +176,81 @@ impl Shared {
         }
     }
 
-    /// Writes a decision; what comes back, if anything, is to be waited for.
-    pub(super) fn decide(
-        &self,
-        id: DecisionId,
-        body: &[u8],
-    ) -> Result<Option<oneshot::Receiver<Result<(), ErrorKind>>>, Unrecorded> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(Unrecorded::Closed);
-        }
-        let at = SystemTime::now();
-        let entry = Entry {
-            event: DECISION,
-            id,
-            at,
-            body,
-        };
-        if let Err(error) = state.commit(self, Some(&entry), Room::Ordinary) {
-            state.lost.refused += 1;
-            return Err(error);
-        }
-        if self.durability == Durability::Written {
-            return Ok(None);
-        }
-        let (told, waiter) = oneshot::channel();
-        state.waiters.push(told);
-        drop(state);
-        self.wake.notify_one();
-        Ok(Some(waiter))
-    }
-
-    /// Puts an outcome where the next write takes it along.
-    pub(super) fn pend(&self, event: &'static str, id: DecisionId, body: &[u8]) {
-        let mut state = self.state.lock();
-        if state.pending_bytes.len() + body.len() > PENDING_BYTES
-            && state.commit(self, None, Room::Reserve).is_err()
-        {
-            state.lost.outcomes += 1;
-            return;
-        }
-        let at = SystemTime::now();
-        state.pending_bytes.extend_from_slice(body);
-        state.pending.push(Pending {
-            event,
-            id,
-            at,
-            length: body.len(),
-        });
-        if state.pending_since.is_none() {
-            let now = Instant::now();
-            state.pending_since = Some(now);
-            let in_time = state
-                .keeper_due
-                .is_some_and(|due| due <= now + OUTCOME_DELAY);
-            drop(state);
-            if !in_time {
-                self.wake.notify_one();
+    /// Writes what a lane holds, and tells those who wait.
+    pub(super) fn write_lane(&self, lane: usize, state: &mut State) {
+        let mut queue = std::mem::take(&mut state.spare);
+        self.lanes.take(lane, &mut queue);
+        let mut waiting = Vec::new();
+        let mut entries = Vec::new();
+        let mut from = 0;
+        for queued in &mut queue.entries {
+            let body = &queue.bytes[from..from + queued.length];
+            from += queued.length;
+            let entry = Entry {
+                event: queued.event,
+                id: queued.id,
+                at: queued.at,
+                body,
+            };
+            match queued.told.take() {
+                Some(told) => {
+                    waiting.push((queued.id, told));
+                    entries.push(entry);
+                }
+                None => state.keep(self, &entry, queue.since),
             }
         }
+        if entries.is_empty() {
+            // What was kept is written by who called for it.
+        } else if state.closed {
+            state.tell(self, waiting, &Err(Unrecorded::Closed));
+        } else {
+            let mut result = state.commit(self, &entries, Room::Ordinary);
+            if result == Err(Unrecorded::Full) && entries.len() > 1 {
+                // Some of them may still have room.
+                for (entry, waiter) in entries.iter().zip(waiting.drain(..)) {
+                    result = state.commit(self, std::slice::from_ref(entry), Room::Ordinary);
+                    state.settle(self, vec![waiter], &result);
+                }
+            } else {
+                state.settle(self, waiting, &result);
+            }
+        }
+        drop(entries);
+        queue.clear();
+        state.spare = queue;
+    }
+
+    /// Writes what all lanes hold.
+    pub(super) fn write_lanes(&self, state: &mut State) {
+        for lane in Lanes::all() {
+            self.write_lane(lane, state);
+        }
+    }
+
+    /// Wakes the keeper unless it looks by then anyway.
+    pub(super) fn keeper_by(&self, due: Instant) {
+        if self.keeper_due.load(Ordering::SeqCst) > self.micros(due) {
+            // It waits, or is about to: with the lock it can't be in between.
+            drop(self.state.lock());
+            self.wake.notify_one();
+        }
+    }
+
+    /// The keeper is about to sleep until then.
+    pub(super) fn keeper_sleeps(&self, until: Option<Instant>) {
+        let until = until.map_or(u64::MAX, |until| self.micros(until));
+        self.keeper_due.store(until, Ordering::SeqCst);
+    }
+
+    /// The keeper is awake, and will look at everything before it sleeps.
+    pub(super) fn keeper_woke(&self) {
+        self.keeper_due.store(0, Ordering::SeqCst);
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.began).as_micros();
+        u64::try_from(since).unwrap_or(u64::MAX)
     }
 
     /// Writes a record of the journal's own.
@@ -239,7 +268,7 @@ impl Shared {
             at,
             body: &body,
         };
-        self.state.lock().commit(self, Some(&entry), Room::Reserve)
+        self.state.lock().commit(self, &[entry], Room::Reserve)
     }
 
     /// Names the key that this opening's heads are signed with.
@@ -265,10 +294,10 @@ impl Shared {
     }
 
     fn write_checkpoint(&self, state: &mut MutexGuard<'_, State>) -> Result<(), Unrecorded> {
-        state.commit(self, None, Room::Reserve)?;
+        state.commit(self, &[], Room::Reserve)?;
         let mut head = state.journal.chain();
         let mut signature = MutexGuard::unlocked(state, || self.signer.sign(&head));
-        state.commit(self, None, Room::Reserve)?;
+        state.commit(self, &[], Room::Reserve)?;
         let now = state.journal.chain();
         if now.seq - head.seq >= sign::WINDOW as u64 {
             head = now;
@@ -287,7 +316,7 @@ impl Shared {
             at: SystemTime::now(),
             body: &body,
         };
-        state.commit(self, Some(&entry), Room::Reserve)?;
+        state.commit(self, &[entry], Room::Reserve)?;
         // The checkpoint itself is no reason for another; what came in between is.
         if now.seq == head.seq {
             state.covered = state.journal.chain().seq;
@@ -302,11 +331,11 @@ impl Shared {
 // === impl State ===
 
 impl State {
-    /// Writes what waits and then `entry`, all in one write, or nothing of it.
+    /// Writes what waits and then `entries`, all in one write, or nothing of it.
     pub(super) fn commit(
         &mut self,
         shared: &Shared,
-        entry: Option<&Entry<'_>>,
+        entries: &[Entry<'_>],
         room: Room,
     ) -> Result<(), Unrecorded> {
         if let Some(ruin) = &self.ruin {
@@ -317,7 +346,7 @@ impl State {
         }
         let mut batch = std::mem::take(&mut self.batch);
         batch.clear();
-        let result = self.fill_and_append(shared, &mut batch, entry, room);
+        let result = self.fill_and_append(shared, &mut batch, entries, room);
         match &result {
             Ok(()) => {
                 shared.length.store(self.journal.len(), Ordering::Release);
@@ -336,10 +365,11 @@ impl State {
         &mut self,
         shared: &Shared,
         batch: &mut Vec<u8>,
-        entry: Option<&Entry<'_>>,
+        entries: &[Entry<'_>],
         room: Room,
     ) -> Result<(), Unrecorded> {
         let mut chain = self.journal.chain();
+        let before = chain.seq;
         if let Some(outage) = &self.outage {
             let lost = self.lost.since(outage.before);
             let mut since = Vec::new();
@@ -365,7 +395,7 @@ impl State {
             from += pending.length;
             chain.seal(batch, pending.event, pending.id, pending.at, body);
         }
-        if let Some(entry) = entry {
+        for entry in entries {
             chain.seal(batch, entry.event, entry.id, entry.at, entry.body);
         }
         if batch.is_empty() {
@@ -385,8 +415,8 @@ impl State {
         self.journal
             .append(batch, chain)
             .map_err(|AppendError(kind)| Unrecorded::Write(kind))?;
-        let unsigned = chain.seq.saturating_sub(self.covered);
-        if self.unsigned_since.is_none() || unsigned == SIGN_RECORDS {
+        let enough = self.covered + SIGN_RECORDS;
+        if self.unsigned_since.is_none() || before < enough && chain.seq >= enough {
             self.unsigned_since.get_or_insert_with(Instant::now);
             shared.wake.notify_one();
         }
@@ -418,7 +448,7 @@ impl State {
                     at,
                     body: &body,
                 };
-                if self.commit(shared, Some(&entry), Room::Reserve).is_err() {
+                if self.commit(shared, &[entry], Room::Reserve).is_err() {
                     tracing::error!("no room left in the journal to say that it is full");
                 }
             }
@@ -461,6 +491,64 @@ impl State {
         )
     }
 
+    /// Keeps an outcome for the next write.
+    fn keep(&mut self, shared: &Shared, entry: &Entry<'_>, since: Option<Instant>) {
+        let after = self.pending_bytes.len() + self.pending.len() * SEAL_BYTES;
+        if after + entry.body.len() + SEAL_BYTES > PENDING_BYTES
+            && self.commit(shared, &[], Room::Reserve).is_err()
+        {
+            self.lost.outcomes += 1;
+            return;
+        }
+        self.pending_bytes.extend_from_slice(entry.body);
+        self.pending.push(Pending {
+            event: entry.event,
+            id: entry.id,
+            at: entry.at,
+            length: entry.body.len(),
+        });
+        self.pending_since = self.pending_since.or(since);
+    }
+
+    /// What became of some decisions.
+    fn settle(
+        &mut self,
+        shared: &Shared,
+        mut waiting: Vec<(DecisionId, Told)>,
+        result: &Result<(), Unrecorded>,
+    ) {
+        if result.is_err() {
+            self.lost.refused += waiting.len() as u64;
+        } else if shared.durability == Durability::Synced {
+            self.waiters.append(&mut waiting);
+            shared.wake.notify_one();
+        }
+        self.tell(shared, waiting, result);
+    }
+
+    /// Tells those who wait. Who no longer does has given up a call that is on record: its end is too.
+    pub(super) fn tell(
+        &mut self,
+        shared: &Shared,
+        waiting: Vec<(DecisionId, Told)>,
+        result: &Result<(), Unrecorded>,
+    ) {
+        for (id, told) in waiting {
+            if told.send(result.clone()).is_err() && result.is_ok() {
+                let mut body = Vec::with_capacity(512);
+                line::outcome(&mut body, &shared.principal, &Outcome::abandoned(id));
+                let entry = Entry {
+                    event: OUTCOME,
+                    id: DecisionId::new(),
+                    at: SystemTime::now(),
+                    body: &body,
+                };
+                self.keep(shared, &entry, Some(Instant::now()));
+                shared.wake.notify_one();
+            }
+        }
+    }
+
     /// Gives up what waits, and counts it.
     pub(super) fn forget_pending(&mut self) {
         self.lost.outcomes += self.pending.len() as u64;
@@ -481,7 +569,7 @@ impl State {
                 at: held.last,
                 body: &held.body,
             };
-            if self.commit(shared, Some(&entry), Room::Ordinary).is_err() {
+            if self.commit(shared, &[entry], Room::Ordinary).is_err() {
                 self.lost.denials += held.count;
             }
         }
