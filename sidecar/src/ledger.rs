@@ -16,6 +16,7 @@ pub mod record;
 mod redact;
 mod shared;
 pub mod sign;
+mod state;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -31,8 +32,9 @@ use export::Exporter;
 use journal::Journal;
 use keeper::Keeper;
 use line::Field;
-use shared::{Entry, Room, Shared};
+use shared::Shared;
 use sign::Signer;
+use state::{Entry, Room};
 
 pub use export::{ExportConfig, ExportError, ExportStatus};
 pub use journal::JournalError;

@@ -10,7 +10,10 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use exeat_sidecar::{
     gate::Gate,
-    process::{confine, workers::{self, Workers}},
+    process::{
+        confine,
+        workers::{self, Workers},
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
+use super::shared::{OUTCOME_DELAY, RETRY_DELAY, Shared};
+use super::state::{Room, State};
 use super::{Durability, Unrecorded};
-use super::shared::{OUTCOME_DELAY, RETRY_DELAY, Room, Shared, State};
 
 /// Runs the thread; when dropped it writes what is left and ends the thread.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 use super::chain::MAX_LINE;
 use super::journal::MAX_TORN;
 use super::record::{DecisionId, Outcome};
-use super::shared::{OUTCOME_DELAY, PENDING_BYTES, Shared};
+use super::shared::{OUTCOME_DELAY, Shared};
+use super::state::PENDING_BYTES;
 use super::{Receipt, Unrecorded, line};
 
 /// Queues; threads beyond so many share them.

@@ -159,14 +159,14 @@ impl Pool {
             return Ok(checkout);
         }
         if !self.may_share(key) {
-            return Ok(self.connect(key, authorized).await?);
+            return Ok(Box::pin(self.connect(key, authorized)).await?);
         }
         let dialling = Arc::clone(&self.buckets.lock().entry(key.clone()).or_default().dialling);
         let turn = dialling.lock().await;
         if !fresh && let Some(checkout) = self.reuse(key).await {
             return Ok(checkout);
         }
-        let checkout = self.connect(key, authorized).await;
+        let checkout = Box::pin(self.connect(key, authorized)).await;
         drop(turn);
         Ok(checkout?)
     }
