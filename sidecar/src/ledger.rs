@@ -149,14 +149,13 @@ impl Ledger {
         let (journal, torn) = Journal::open(&config.path)?;
         let opened_at = journal.len();
         let rendered = line::principal(&principal);
-        let (lines, _) = broadcast::channel(WATCHED_LINES);
         let JournalConfig {
             durability,
             max_bytes,
             ..
         } = config;
         let signer = Signer::generate().map_err(|_| JournalError::Key)?;
-        let shared = Shared::new(journal, durability, rendered, max_bytes, lines, signer);
+        let shared = Shared::new(journal, durability, rendered, max_bytes, signer);
         let shared = Arc::new(shared);
         if let Some(torn) = torn {
             tracing::warn!(
@@ -249,6 +248,8 @@ impl Ledger {
                 Ok(id)
             }
             Fate::Recorded => BODY.with_borrow_mut(|body| {
+                // What this thread had to write before comes before.
+                shared.write_lane(queue::lane(), &mut state);
                 body.clear();
                 line::decision(body, &shared.principal, decision);
                 let at = SystemTime::now();
@@ -323,7 +324,10 @@ impl Ledger {
     /// Every line from now on, without its newline. One who lags sees a gap; the journal has none.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
-        self.shared.lines.subscribe()
+        self.shared
+            .lines
+            .get_or_init(|| broadcast::channel(WATCHED_LINES).0)
+            .subscribe()
     }
 
     /// Starts the export to a collector, of every record since the journal was opened.

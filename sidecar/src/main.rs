@@ -16,6 +16,7 @@ use exeat_sidecar::{
     },
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::{filter::Targets, prelude::*};
 
 use args::{Arguments, Command, Serve};
 
@@ -56,12 +57,16 @@ fn told(error: &anyhow::Error) -> String {
 }
 
 fn serve(arguments: Serve) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log)
+    let filter: Targets = arguments
+        .log
+        .parse()
         .context("--log is not a filter; use for example `info` or `exeat_sidecar=debug`")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(false)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
         .init();
     // Before the first secret is read: no core dump and no debugger sees it.
     let confinement = confine::process()?;

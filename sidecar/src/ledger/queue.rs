@@ -26,6 +26,9 @@ const LANES: usize = 8;
 /// What a queue holds before it is written whoever leads: some hundred records.
 const LANE_BYTES: usize = 256 * 1024;
 
+/// What an empty queue keeps of its memory.
+const KEPT_BYTES: usize = 64 * 1024;
+
 /// What sealing adds to a record's body: event, id, number, time and two hashes.
 pub(super) const SEAL_BYTES: usize = 384;
 
@@ -78,7 +81,7 @@ thread_local! {
 }
 
 /// This thread's queue.
-fn lane() -> usize {
+pub(super) fn lane() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     LANE.get().unwrap_or_else(|| {
         let lane = NEXT.fetch_add(1, Ordering::Relaxed) % LANES;
@@ -113,6 +116,8 @@ impl Queue {
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.bytes.clear();
+        // One burst must not hold its memory for ever.
+        self.bytes.shrink_to(KEPT_BYTES);
         self.led = false;
         self.since = None;
     }

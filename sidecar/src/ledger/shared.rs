@@ -3,8 +3,8 @@
 //! Nobody waits for that lock while the disk is synced or a head is signed. In doubt the caller gets
 //! no receipt.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -50,7 +50,8 @@ pub(super) struct Shared {
     /// Up to here the file is whole, for readers that take no lock.
     pub(super) length: AtomicU64,
     pub(super) writable: AtomicBool,
-    pub(super) lines: broadcast::Sender<Arc<str>>,
+    /// For whoever watches. Made for the first: its room is some hundred KiB.
+    pub(super) lines: OnceLock<broadcast::Sender<Arc<str>>>,
     pub(super) max_bytes: u64,
     pub(super) signer: Signer,
 }
@@ -63,7 +64,6 @@ impl Shared {
         durability: Durability,
         principal: Vec<u8>,
         max_bytes: u64,
-        lines: broadcast::Sender<Arc<str>>,
         signer: Signer,
     ) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Shared {
             durability,
             principal,
             writable: AtomicBool::new(true),
-            lines,
+            lines: OnceLock::new(),
             max_bytes,
             signer,
         }

@@ -148,7 +148,9 @@ impl State {
         match &result {
             Ok(()) => {
                 shared.length.store(self.journal.len(), Ordering::Release);
-                publish(&shared.lines, &batch);
+                if let Some(lines) = shared.lines.get() {
+                    publish(lines, &batch);
+                }
             }
             Err(error) => self.failed(shared, error),
         }
