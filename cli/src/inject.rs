@@ -19,6 +19,7 @@ use serde_json::Value;
 
 /// What `exeat inject` takes.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     input: Input,
@@ -50,7 +51,10 @@ pub(crate) struct Arguments {
     /// Take roots for upstreams from the ConfigMap `exeat-upstream-ca` too
     #[arg(long)]
     upstream_ca: bool,
-    /// What a record must survive before its call may go on: written, synced, exported
+    /// Refuse a container that does not say as which user it runs: its image's could be the gate's
+    #[arg(long)]
+    require_run_as_user: bool,
+    /// What a record must survive before its call may go on: written, synced
     #[arg(long, value_name = "LEVEL", value_parser = Durability::parse)]
     durability: Option<Durability>,
 }
@@ -125,13 +129,19 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     manifest::change(&mut documents, &mut change)?;
+    refused.extend(manifest::around(&before));
     for line in &refused {
         complain(line);
     }
     if !refused.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    anyhow::ensure!(found > 0, "no manifest here has pods");
+    anyhow::ensure!(
+        found > 0,
+        "nothing here has pods{}; give a Pod, what makes pods (Deployment, Job, …), a Sandbox or a \
+         SandboxTemplate",
+        manifest::names(&documents)
+    );
     if arguments.check {
         return Ok(ExitCode::SUCCESS);
     }
@@ -179,6 +189,7 @@ impl Arguments {
         settings.otlp.clone_from(&self.otlp);
         settings.name_servers.clone_from(&self.nameserver);
         settings.upstream_ca = self.upstream_ca;
+        settings.require_run_as_user = self.require_run_as_user;
         settings.durability = self.durability;
         settings
     }

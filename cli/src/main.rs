@@ -1,7 +1,8 @@
 //! `exeat`: run a command under the gate, check and explain policies, verify and read the trail, put
-//! manifests under the gate.
+//! manifests under the gate, look whether a cluster is under it.
 
 mod audit;
+mod check;
 mod crd;
 mod inject;
 mod policy;
@@ -9,7 +10,7 @@ mod run;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 #[command(name = "exeat", version, about)]
@@ -30,6 +31,8 @@ enum Command {
     /// Verify and read the trail
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Is this cluster, this namespace, this pod governed, and if not, why
+    Check(check::Arguments),
     /// Put the gate into manifests, as admission does
     Inject(Box<inject::Arguments>),
     /// Take it out again
@@ -40,18 +43,37 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Arguments::try_parse() {
+    let mut command = Arguments::command();
+    if is_plugin() {
+        // As it was typed: kubectl finds `kubectl-exeat` for it.
+        command = command.bin_name("kubectl exeat");
+    }
+    let parsed = command
+        .try_get_matches()
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
+    match parsed {
         Ok(arguments) => match arguments.command {
             Command::Run(arguments) => run::main(&arguments),
             Command::Crd => crd::main(),
             Command::Policy(command) => policy::main(command),
             Command::Audit(command) => audit::main(command),
+            Command::Check(arguments) => check::main(&arguments),
             Command::Inject(arguments) => inject::main(&arguments),
             Command::Uninject(arguments) => inject::main_remove(&arguments),
             Command::Stage(arguments) => run::stage::main(&arguments),
         },
         Err(error) => usage(&error),
     }
+}
+
+/// Whether this was started as kubectl's plugin, by a link of that name.
+fn is_plugin() -> bool {
+    let name = std::env::args_os().next();
+    name.is_some_and(|name| {
+        std::path::Path::new(&name)
+            .file_name()
+            .is_some_and(|name| name == "kubectl-exeat")
+    })
 }
 
 /// Prints what clap has to say: help, the version, or what was not understood.

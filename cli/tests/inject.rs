@@ -28,7 +28,7 @@ items:
 - apiVersion: extensions.agents.x-k8s.io/v1alpha1
   kind: SandboxTemplate
   metadata: {name: box}
-  spec: {podTemplate: {spec: {containers: [{name: box, image: a}]}}}
+  spec: {networkPolicyManagement: Unmanaged, podTemplate: {spec: {containers: [{name: box, image: a}]}}}
 "#;
 
 fn exeat(arguments: &[&str], images: bool, input: &str) -> Output {
@@ -126,4 +126,44 @@ fn the_difference_is_shown() {
             .any(|line| line.starts_with('-') && line.contains("name:")),
         "{shown}"
     );
+}
+
+#[test]
+fn what_agent_sandbox_would_add_is_refused_and_what_has_no_pods_is_named() {
+    let open = DEPLOYMENTS.replace("networkPolicyManagement: Unmanaged, ", "");
+    for words in [&["inject"][..], &["inject", "--check"]] {
+        let refused = exeat(words, true, &open);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = text(&refused.stderr);
+        assert!(
+            said.contains("SandboxTemplate/box: spec.networkPolicyManagement: "),
+            "{said}"
+        );
+    }
+    let claim = "{apiVersion: extensions.agents.x-k8s.io/v1beta1, kind: SandboxClaim, metadata: {name: c}, spec: {}}";
+    let refused = exeat(&["inject"], true, claim);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("(SandboxClaim/c)") && said.contains("a SandboxTemplate"),
+        "{said}"
+    );
+}
+
+/// What a person reads in `deploy/agent-sandbox` is what admission takes, word for word.
+#[test]
+fn the_sandbox_manifests_are_as_injected() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/agent-sandbox");
+    for set in ["v1alpha1", "v1beta1", "kata"] {
+        let file = folder.join(set).join("pool.yaml");
+        let image = |name: &str| format!("localhost/exeat/{name}@sha256:{}", "0".repeat(64));
+        let check = Command::new(env!("CARGO_BIN_EXE_exeat"))
+            .args(["inject", "--check", "--upstream-ca", "-f"])
+            .arg(&file)
+            .args(["--sidecar-image", &image("sidecar")])
+            .args(["--init-image", &image("init")])
+            .output()
+            .unwrap();
+        assert!(check.status.success(), "{set}: {}", text(&check.stderr));
+    }
 }

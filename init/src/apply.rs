@@ -47,7 +47,7 @@ pub fn apply_observed(
                 | InitError::Usage(_)
                 | InitError::Leak(_)),
             ) => return Err(error),
-            Err(error) => first_failure = first_failure.or(Some(error)),
+            Err(error) => keep(&mut first_failure, candidate, error),
         }
     }
     Err(first_failure.unwrap_or_else(|| InitError::Backend(backend.to_string())))
@@ -82,6 +82,16 @@ pub(crate) struct Written {
     pub(crate) took: std::time::Duration,
 }
 
+/// Which of several filters' failures is told: the best one's. But in a kernel of gVisor's kind its own
+/// rules say what is missing, and what the others miss is beside the point.
+pub(crate) fn keep(told: &mut Option<InitError>, candidate: Backend, error: InitError) {
+    let speaks = candidate == Backend::Gvisor
+        && !matches!(error, InitError::Unsuited(_) | InitError::Backend(_));
+    if told.is_none() || speaks {
+        *told = Some(error);
+    }
+}
+
 /// The filters to try, best first.
 pub(crate) fn candidates(backend: Backend) -> Vec<Backend> {
     match backend {
@@ -103,8 +113,16 @@ fn iptables_candidates() -> Vec<Backend> {
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
     if version.contains("legacy") {
-        vec![Backend::IptablesLegacy, Backend::IptablesNft]
+        vec![
+            Backend::IptablesLegacy,
+            Backend::IptablesNft,
+            Backend::Gvisor,
+        ]
     } else {
-        vec![Backend::IptablesNft, Backend::IptablesLegacy]
+        vec![
+            Backend::IptablesNft,
+            Backend::IptablesLegacy,
+            Backend::Gvisor,
+        ]
     }
 }

@@ -17,7 +17,8 @@ pub fn clean(backend: Backend) -> Result<(), InitError> {
             _ => clean_xtables(candidate),
         };
         match cleaned {
-            Err(InitError::Backend(_) | InitError::Module(_)) if several => {}
+            Err(InitError::Backend(_) | InitError::Module(_) | InitError::Unsuited(_))
+                if several => {}
             other => other?,
         }
     }

@@ -8,9 +8,11 @@ use clap::Parser as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::apply::xtables;
 use crate::args::{Arguments, Command, Format, Options};
 use crate::error::InitError;
-use crate::plan::Backend;
+use crate::plan::{Backend, Plan};
+use crate::prove::{Proof, prove_watching};
 use crate::render::{iptables, nft};
 use crate::report::Report;
 use crate::ruleset::{Family, Ruleset};
@@ -74,7 +76,7 @@ fn run(command: &Command) -> Result<String, InitError> {
             };
             let mut report = apply_observed(&plan, options.backend, &mut fault)?;
             if !no_prove {
-                report.proof = Some(prove(&plan)?);
+                report.proof = Some(proven(&plan, report.backend)?);
             }
             Ok(shown(&report, options.format))
         }
@@ -82,7 +84,7 @@ fn run(command: &Command) -> Result<String, InitError> {
             let plan = options.plan()?;
             let mut report = verify(&plan, options.backend)?;
             if !no_prove {
-                report.proof = Some(prove(&plan)?);
+                report.proof = Some(proven(&plan, report.backend)?);
             }
             Ok(shown(&report, options.format))
         }
@@ -99,15 +101,27 @@ fn run(command: &Command) -> Result<String, InitError> {
     }
 }
 
+/// What gVisor drops it does not always refuse, so there the packets are watched.
+fn proven(plan: &Plan, backend: Backend) -> Result<Proof, InitError> {
+    match backend {
+        Backend::Gvisor => prove_watching(plan),
+        _ => prove(plan),
+    }
+}
+
 fn planned(options: &Options) -> Result<String, InitError> {
     let plan = options.plan()?;
-    let ruleset = Ruleset::new(&plan, &surroundings(None)?);
+    let ruleset = match options.backend {
+        Backend::Gvisor => xtables::ruleset(&plan, Backend::Gvisor)?,
+        _ => Ruleset::new(&plan, &surroundings(None)?),
+    };
+    let tables: Vec<_> = iptables::tables(&ruleset).collect();
     let text = match options.backend {
         Backend::Auto | Backend::Nft => nft::script(&ruleset, nft::Existing::Refill),
         _ => {
             let mut text = String::new();
             let jumps = iptables::Jumps::Absent { stale: Vec::new() };
-            for tables in [&iptables::TABLES[..1], &iptables::TABLES[1..]] {
+            for tables in [&tables[..1], &tables[1..]] {
                 for (family, program) in [
                     (Family::V4, "iptables-restore"),
                     (Family::V6, "ip6tables-restore"),

@@ -44,6 +44,14 @@ pub enum InitError {
         /// What it said.
         message: String,
     },
+    /// The legacy programs talk to the kernel through a raw socket, and there is none to be had.
+    #[error(
+        "no raw sockets are allowed here, and legacy iptables can't ask the kernel without: {0}"
+    )]
+    RawSockets(String),
+    /// The kernel allows what the chosen rules can't hold against.
+    #[error("these rules are not enough in this kernel: {0}")]
+    Unsuited(String),
     /// The proof could not be carried out, so nothing is proven.
     #[error("the escape attempts could not be made: {0}")]
     Unproven(String),
@@ -76,6 +84,8 @@ impl InitError {
             Self::Locked(_) => 86,
             Self::Program { .. } => 87,
             Self::Unproven(_) => 88,
+            Self::RawSockets(_) => 89,
+            Self::Unsuited(_) => 90,
         }
     }
 
@@ -95,6 +105,8 @@ impl InitError {
             Self::Locked(_) => "locked",
             Self::Program { .. } => "backend_failed",
             Self::Unproven(_) => "unproven",
+            Self::RawSockets(_) => "raw_sockets",
+            Self::Unsuited(_) => "unsuited_kernel",
         }
     }
 
@@ -111,7 +123,7 @@ impl InitError {
                 "put `nft`, or `iptables` and `ip6tables`, into the image of exeat-init"
             }
             Self::Module(_) => {
-                "load the module on the node (nf_tables, nft_fib_inet, nft_reject_inet, nft_redir; or xt_owner, \
+                "load the module into the kernel that the pod runs on, which is the guest's with Kata (nf_tables, nft_fib_inet, nft_reject_inet, nft_redir; or xt_owner, \
                  xt_conntrack, xt_connmark, xt_addrtype, xt_REDIRECT, ipt_REJECT), or try another `--backend`"
             }
             Self::Ipv6(_) => {
@@ -136,6 +148,11 @@ impl InitError {
             Self::Unproven(_) => {
                 "let exeat-init keep SETUID and SETGID, so that it can try as somebody without rights"
             }
+            Self::RawSockets(_) => {
+                "with gVisor: start runsc with `--net-raw` (in its runtime's options: net-raw = \"true\"), and give \
+                 NET_RAW to the init container, to no other"
+            }
+            Self::Unsuited(_) => "use another `--backend`; these rules are for gVisor",
         }
     }
 }

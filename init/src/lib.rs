@@ -25,7 +25,7 @@ pub use apply::{Step, apply, apply_observed};
 pub use clean::clean;
 pub use error::InitError;
 pub use plan::{Backend, Plan, Ports, Uid};
-pub use prove::{Attempt, Outcome, Proof, attempts, prove};
+pub use prove::{Attempt, Outcome, Proof, attempts, prove, prove_watching};
 pub use report::Report;
 pub use ruleset::{Ruleset, Surroundings};
 pub use verify::verify;

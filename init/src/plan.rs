@@ -45,7 +45,8 @@ pub struct Ports {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
-    /// nft where it works, else iptables over `nf_tables`, else legacy iptables.
+    /// nft where it works, else iptables over `nf_tables`, else legacy iptables, else the rules for
+    /// gVisor where the kernel is such a one.
     #[default]
     Auto,
     /// Native nftables: both families in one transaction.
@@ -56,6 +57,9 @@ pub enum Backend {
     IptablesNft,
     /// `iptables-legacy-restore` and its IPv6 twin.
     IptablesLegacy,
+    /// The same programs with rules that need neither flow states nor marks: gVisor's network
+    /// stack knows owner, destination and port, and nothing else.
+    Gvisor,
 }
 
 /// A plan that can't be kept.
@@ -70,7 +74,9 @@ pub enum PlanError {
     #[error("port {0} can't be used: the gate's ports must differ and not be 0 or 53")]
     Port(u16),
     /// An unknown word.
-    #[error("unknown backend `{0}`, expected auto, nft, iptables, iptables-nft or iptables-legacy")]
+    #[error(
+        "unknown backend `{0}`, expected auto, nft, iptables, iptables-nft, iptables-legacy or gvisor"
+    )]
     Backend(String),
 }
 
@@ -178,6 +184,7 @@ impl Backend {
             Self::Iptables => "iptables",
             Self::IptablesNft => "iptables-nft",
             Self::IptablesLegacy => "iptables-legacy",
+            Self::Gvisor => "gvisor",
         }
     }
 }
@@ -198,6 +205,7 @@ impl FromStr for Backend {
             Self::Iptables,
             Self::IptablesNft,
             Self::IptablesLegacy,
+            Self::Gvisor,
         ]
         .into_iter()
         .find(|backend| backend.as_str() == word)
@@ -234,7 +242,14 @@ mod tests {
 
     #[test]
     fn every_backend_reads_back_as_itself() {
-        for word in ["auto", "nft", "iptables", "iptables-nft", "iptables-legacy"] {
+        for word in [
+            "auto",
+            "nft",
+            "iptables",
+            "iptables-nft",
+            "iptables-legacy",
+            "gvisor",
+        ] {
             assert_eq!(word.parse::<Backend>().unwrap().to_string(), word);
         }
         assert!("sh".parse::<Backend>().is_err());

@@ -5,6 +5,7 @@
 //! that nobody answers counts as an escape, because a packet that left looks just like that.
 
 mod attempt;
+mod watch;
 
 use std::fmt;
 use std::thread;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use crate::error::InitError;
 use crate::plan::Plan;
 use crate::report::micros;
+use watch::Watch;
 
 /// Who tries: the usual «nobody», which is never exempt.
 const NOBODY: u32 = 65_534;
@@ -59,10 +61,22 @@ pub enum Outcome {
 
 /// Makes every attempt as an unprivileged user and fails if one of them succeeds.
 pub fn prove(plan: &Plan) -> Result<Proof, InitError> {
+    proven(plan, None)
+}
+
+/// The same, where the kernel drops some packets without telling who sent them: every frame is
+/// watched, and silence is no escape if none of it left.
+pub fn prove_watching(plan: &Plan) -> Result<Proof, InitError> {
+    // While we may still open such a socket: who tries can't.
+    let watch = Watch::start()?;
+    proven(plan, Some(&watch))
+}
+
+fn proven(plan: &Plan, watch: Option<&Watch>) -> Result<Proof, InitError> {
     let started = Instant::now();
     let (uid, attempts) = thread::scope(|scope| {
         scope
-            .spawn(|| give_up_rights(plan).map(|uid| (uid, attempts(plan))))
+            .spawn(|| give_up_rights(plan).map(|uid| (uid, attempt::all(plan, watch))))
             .join()
     })
     .unwrap_or_else(|_| {
@@ -91,7 +105,7 @@ pub fn prove(plan: &Plan) -> Result<Proof, InitError> {
 /// Makes every attempt as whoever the calling thread is.
 #[must_use]
 pub fn attempts(plan: &Plan) -> Vec<Attempt> {
-    attempt::all(plan)
+    attempt::all(plan, None)
 }
 
 /// Of this thread only, and for good.

@@ -4,6 +4,10 @@
 //! shape is always the same: accept what is known to be harmless, refuse the rest. No rule says
 //! «not the gate's user», because such a rule also speaks of packets that have no socket.
 
+mod gvisor;
+
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use crate::plan::{Plan, Uid};
@@ -27,6 +31,8 @@ pub struct Surroundings {
     pub stamp: u32,
     /// The highest UID that exists in this user namespace.
     pub highest_uid: u32,
+    /// The namespace's own addresses, for filters that can't tell them by themselves; sorted.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A network interface.
@@ -99,6 +105,14 @@ pub enum Match {
     FromElsewhere,
     /// To one of these addresses.
     ToNet(Net),
+    /// To this address.
+    ToAddress(IpAddr),
+    /// From one of these addresses.
+    FromNet(Net),
+    /// Arrived on loopback.
+    FromInside,
+    /// Is meant to go by loopback, before any redirect.
+    ByLoopback,
     /// Arrived on an interface other than loopback.
     Arriving,
     /// Is about to leave on an interface other than loopback.
@@ -115,6 +129,8 @@ pub enum Match {
     Marked(Mark),
     /// TCP without SYN: it can't open a connection. Says TCP by itself.
     NotOpening,
+    /// TCP with this flag. Says TCP by itself.
+    Bearing(Flag),
     /// ICMPv6 of this type, never routed.
     Neighbour(u8),
 }
@@ -126,6 +142,15 @@ pub enum Transport {
     Tcp,
     /// 17. UDP-Lite is another protocol, and refused as such.
     Udp,
+}
+
+/// A flag of TCP that what opens a connection doesn't bear.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flag {
+    /// Acknowledges: there has been a packet before.
+    Ack,
+    /// Ends, and carries nothing.
+    Rst,
 }
 
 /// A range of addresses.
@@ -301,8 +326,13 @@ impl Rule {
     #[must_use]
     pub fn family(&self) -> Option<Family> {
         self.when.iter().find_map(|condition| match condition {
-            Match::ToNet(Net::V4(_)) => Some(Family::V4),
-            Match::ToNet(Net::V6(_)) | Match::Neighbour(_) => Some(Family::V6),
+            Match::ToNet(Net::V4(_))
+            | Match::FromNet(Net::V4(_))
+            | Match::ToAddress(IpAddr::V4(_)) => Some(Family::V4),
+            Match::ToNet(Net::V6(_))
+            | Match::FromNet(Net::V6(_))
+            | Match::ToAddress(IpAddr::V6(_))
+            | Match::Neighbour(_) => Some(Family::V6),
             _ => None,
         })
     }

@@ -3,6 +3,7 @@
 //! Rules that we did not write and that are asked where packets leave are refused, whatever they
 //! say: to judge them would mean to know every packet filter's every word.
 
+pub(crate) mod gvisor;
 pub(crate) mod iptables;
 pub(crate) mod nft;
 
@@ -30,6 +31,7 @@ pub(crate) fn surroundings(stamp: Option<u32>) -> Result<Surroundings, InitError
         interfaces: interfaces()?,
         stamp,
         highest_uid: highest_uid(),
+        addresses: Vec::new(),
     })
 }
 

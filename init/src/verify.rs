@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::apply::{candidates, nft, xtables};
+use crate::apply::{candidates, keep, nft, xtables};
 use crate::error::InitError;
 use crate::plan::{Backend, Plan};
 use crate::render;
@@ -34,7 +34,7 @@ pub fn verify(plan: &Plan, backend: Backend) -> Result<Report, InitError> {
                 });
             }
             Err(error @ InitError::Foreign(_)) => return Err(error),
-            Err(error) => first_failure = first_failure.or(Some(error)),
+            Err(error) => keep(&mut first_failure, candidate, error),
         }
     }
     Err(first_failure.unwrap_or_else(|| InitError::Backend(backend.to_string())))
@@ -87,11 +87,12 @@ fn verify_nft(plan: &Plan) -> Result<(String, Vec<Interface>), InitError> {
 }
 
 fn verify_xtables(plan: &Plan, backend: Backend) -> Result<(String, Vec<Interface>), InitError> {
-    let saved = xtables::Xtables::find(backend)?.saved()?;
+    let xtables = xtables::Xtables::find(backend)?;
+    let saved = xtables.saved()?;
     if let Some(rule) = xtables::foreign(backend, &saved)? {
         return Err(InitError::Foreign(rule));
     }
-    let ruleset = Ruleset::new(plan, &surroundings(Some(1))?);
-    xtables::compare(&ruleset, &saved)?;
+    let ruleset = xtables::ruleset(plan, backend)?;
+    xtables.check(&ruleset, &saved)?;
     Ok((xtables::digest_of(&ruleset), Vec::new()))
 }

@@ -6,64 +6,30 @@
 
 use serde_json::{Value, json};
 
-use crate::names::{CA_BUNDLE, CA_FILE};
+use crate::clients::{
+    BUNDLE_VARIABLES, JAVA_VARIABLE, OTHER_ROOTS, PROXIES, ROOT_VARIABLES, java_options,
+    names_java_store, without_java_options,
+};
+use crate::names::{CA_BUNDLE, CA_FILE, CA_JAVA};
+use crate::walk::{get, text};
 
-/// Variables that name a file with all roots: OpenSSL, Go and Python; Python requests; curl; git;
-/// gRPC; pip; npm; the AWS tools; cargo; Nix; Ruby's bundler; gcloud; Elixir's hex; Python httplib2;
-/// Perl's LWP; yarn.
-pub(crate) const BUNDLE_VARIABLES: &[&str] = &[
-    "SSL_CERT_FILE",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "PIP_CERT",
-    "npm_config_cafile",
-    "AWS_CA_BUNDLE",
-    "CARGO_HTTP_CAINFO",
-    "NIX_SSL_CERT_FILE",
-    "BUNDLE_SSL_CA_CERT",
-    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
-    "HEX_CACERTS_PATH",
-    "HTTPLIB2_CA_CERTS",
-    "PERL_LWP_SSL_CA_FILE",
-    "YARN_HTTPS_CA_FILE_PATH",
-];
-
-/// Variables that name a file with roots to add: node, Deno.
-pub(crate) const ROOT_VARIABLES: &[&str] = &["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
-
-/// Variables that send a client to a proxy, which the gate is not told of. Compared in any case.
-const PROXY_VARIABLES: &[&str] = &[
-    "http_proxy",
-    "https_proxy",
-    "ftp_proxy",
-    "all_proxy",
-    "no_proxy",
-    "ws_proxy",
-    "wss_proxy",
-    "socks_proxy",
-    "npm_config_proxy",
-    "npm_config_https_proxy",
-    "npm_config_noproxy",
-    "cargo_http_proxy",
-    "pip_proxy",
-    "global_agent_http_proxy",
-    "global_agent_https_proxy",
-];
-
-/// Every variable of ours with its value.
-pub(crate) fn ours() -> impl Iterator<Item = (&'static str, &'static str)> {
+/// Every variable of ours that has one value, but Java's.
+fn ours() -> impl Iterator<Item = (&'static str, &'static str)> {
     let bundle = BUNDLE_VARIABLES.iter().map(|name| (*name, CA_BUNDLE));
     let root = ROOT_VARIABLES.iter().map(|name| (*name, CA_FILE));
     bundle.chain(root)
 }
 
-/// Whether `name` sends a client to a proxy.
-fn is_proxy(name: &str) -> bool {
-    PROXY_VARIABLES
-        .iter()
-        .any(|proxy| proxy.eq_ignore_ascii_case(name))
+/// Why a variable of an author's can't stay.
+fn objection(name: &str) -> Option<&'static str> {
+    let one_of = |names: &[&str]| names.iter().any(|other| other.eq_ignore_ascii_case(name));
+    if one_of(PROXIES) {
+        Some("the pod's way out is the gate, not a proxy")
+    } else if one_of(OTHER_ROOTS) {
+        Some("it names other roots, and this client would not trust the gate")
+    } else {
+        None
+    }
 }
 
 /// Sets ours in `variables`. `path` is where they are, for the warnings.
@@ -75,12 +41,11 @@ pub(crate) fn set(variables: &mut Vec<Value>, path: &str, warnings: &mut Vec<Str
             .map(str::to_owned)
     };
     variables.retain(|variable| {
-        let Some(name) = name_of(variable).filter(|name| is_proxy(name)) else {
+        let name = name_of(variable).unwrap_or_default();
+        let Some(why) = objection(&name) else {
             return true;
         };
-        warnings.push(format!(
-            "{path}: {name} was taken away; the pod's way out is the gate, not a proxy"
-        ));
+        warnings.push(format!("{path}: {name} was taken away; {why}"));
         false
     });
     for (name, value) in ours() {
@@ -102,11 +67,51 @@ pub(crate) fn set(variables: &mut Vec<Value>, path: &str, warnings: &mut Vec<Str
             variables.push(wanted);
         }
     }
+    set_java(variables, path, warnings);
+}
+
+/// Java's options are kept and extended: they are rarely about trust alone.
+fn set_java(variables: &mut Vec<Value>, path: &str, warnings: &mut Vec<String>) {
+    let mut found = false;
+    for variable in variables.iter_mut().filter(|variable| is_java(variable)) {
+        found = true;
+        if get(variable, &["valueFrom"]).is_some() {
+            warnings.push(format!(
+                "{path}: {JAVA_VARIABLE} comes from elsewhere and can't be extended; add \
+                 -Djavax.net.ssl.trustStore={CA_JAVA} there, or Java does not trust the gate"
+            ));
+            continue;
+        }
+        let theirs = text(variable, &["value"]).unwrap_or_default();
+        let both = java_options(theirs, CA_JAVA);
+        if names_java_store(theirs) && both != theirs {
+            warnings.push(format!(
+                "{path}: {JAVA_VARIABLE} names other roots; {CA_JAVA} was put in their place, or \
+                 Java would not trust the gate"
+            ));
+        }
+        variable["value"] = both.into();
+    }
+    if !found {
+        variables.push(json!({"name": JAVA_VARIABLE, "value": java_options("", CA_JAVA)}));
+    }
+}
+
+fn is_java(variable: &Value) -> bool {
+    text(variable, &["name"]) == Some(JAVA_VARIABLE)
 }
 
 /// Takes ours away again.
 pub(crate) fn unset(variables: &mut Vec<Value>) {
-    variables.retain(|variable| {
+    variables.retain_mut(|variable| {
+        if is_java(variable) {
+            let value = text(variable, &["value"]).unwrap_or_default();
+            match without_java_options(value, CA_JAVA).map(str::to_owned) {
+                Some(theirs) if theirs.is_empty() => return false,
+                Some(theirs) => variable["value"] = theirs.into(),
+                None => {}
+            }
+        }
         !ours().any(|(name, value)| *variable == json!({"name": name, "value": value}))
     });
 }

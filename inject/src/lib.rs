@@ -5,14 +5,17 @@
 //! In doubt a pod is refused, with the field at fault and what to do.
 
 mod capabilities;
+pub mod clients;
 mod environment;
 mod mutate;
 pub mod names;
 mod normal;
 mod parts;
 mod patch;
+pub mod powers;
 mod refusal;
 mod remove;
+mod runtime;
 mod settings;
 mod validate;
 mod walk;

@@ -16,6 +16,7 @@ use crate::normal;
 use crate::parts::Shape;
 use crate::patch::difference;
 use crate::refusal::{Refusal, Refusals};
+use crate::runtime::is_gvisor;
 use crate::settings::{SecretName, Settings};
 use crate::walk::{array, get, list_mut, members, misshapen, object_mut, text};
 
@@ -61,6 +62,10 @@ fn inject(
     if let Some(field) = misshapen(pod) {
         return Err(refuse(field));
     }
+    let taken = taken_names(pod, settings);
+    if !taken.is_empty() {
+        return Err(Refusals(taken));
+    }
     let kept = named_secret(pod);
     let mut governed = pod.clone();
     let mut warnings = Vec::new();
@@ -87,6 +92,7 @@ fn inject(
         settings,
         secret: kept.as_ref().or(secret),
         token: token_is_mounted(pod),
+        gvisor: is_gvisor(pod, settings),
     };
     for list in ["initContainers", "containers"] {
         if !spec.contains_key(list) {
@@ -108,6 +114,29 @@ fn inject(
         patch,
         warnings,
     })
+}
+
+/// Init containers of our names with images that are not ours: something else, called so. Ours of
+/// another version is replaced, as from a template that was written before an upgrade.
+fn taken_names(pod: &Value, settings: &Settings) -> Vec<Refusal> {
+    let mut taken = Vec::new();
+    for (index, container) in array(pod, &["spec", "initContainers"]).iter().enumerate() {
+        let image = match text(container, &["name"]) {
+            Some(GUARD) => &settings.init_image,
+            Some(SIDECAR) => &settings.sidecar_image,
+            _ => continue,
+        };
+        let named = text(container, &["image"]).unwrap_or_default();
+        if !image.is_of_the_name_of(named) {
+            let name = text(container, &["name"]).unwrap_or_default();
+            taken.push(Refusal::new(
+                format!("spec.initContainers[{index}].image"),
+                format!("`{named}` is not the image of {name}, whose name is Exeat's"),
+                format!("use another name, or {image}"),
+            ));
+        }
+    }
+    taken
 }
 
 /// Whether the API server gives every container a token: only where the pod says so itself.

@@ -62,7 +62,9 @@ pub const CA_FOLDER: &str = "/etc/exeat/ca";
 pub const CA_FILE: &str = "/etc/exeat/ca/ca.pem";
 /// The system's roots and the gate's.
 pub const CA_BUNDLE: &str = "/etc/exeat/ca/bundle.pem";
-/// The same file, by its name in [`CA_VOLUME`].
+/// The same roots as Java reads them.
+pub const CA_JAVA: &str = "/etc/exeat/ca/cacerts.jks";
+/// [`CA_BUNDLE`], by its name in [`CA_VOLUME`].
 pub const CA_BUNDLE_NAME: &str = "bundle.pem";
 /// Where Debian, Ubuntu, Alpine, Arch and most others keep all their roots.
 pub const SYSTEM_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";

@@ -8,13 +8,14 @@ use crate::names::{
     POLICY_CONFIG_MAP, POLICY_VOLUME, RUN_VOLUME, SIDECAR, SIDECAR_ID, TOKEN_FOLDER,
     UPSTREAM_CA_CONFIG_MAP, UPSTREAM_CA_VOLUME,
 };
+use crate::runtime::guard_capabilities;
 use crate::settings::{Resources, SecretName, Settings};
 
 /// Room for the journal that the sidecar keeps (2 GiB) and its index: a larger one would have the
 /// pod evicted.
 const JOURNAL_SIZE: &str = "2304Mi";
 
-/// Two certificates and all public roots, twice while they are replaced.
+/// A certificate, and all public roots in two formats, twice while they are replaced: 1 MiB.
 const CA_SIZE: &str = "4Mi";
 
 /// A lock file.
@@ -31,6 +32,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) secret: Option<&'a SecretName>,
     /// Whether the API server mounts the service account's token where nobody else mounts anything.
     pub(crate) token: bool,
+    /// Whether the pod runs in gVisor.
+    pub(crate) gvisor: bool,
 }
 
 // === impl Shape ===
@@ -50,8 +53,7 @@ impl Shape<'_> {
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "imagePullPolicy": self.settings.pull_policy.as_str(),
             "securityContext": {
-                // SETGID and SETUID are for its proof: it tries to get out as nobody.
-                "capabilities": {"add": ["NET_ADMIN", "SETGID", "SETUID"], "drop": ["ALL"]},
+                "capabilities": {"add": guard_capabilities(self.gvisor), "drop": ["ALL"]},
                 "privileged": false,
                 "runAsUser": 0,
                 "runAsGroup": 0,
@@ -114,10 +116,13 @@ impl Shape<'_> {
                 "--audit=/var/lib/exeat/journal/audit.jsonl",
                 "--ca-out=/var/lib/exeat/ca/ca.pem",
                 "--ca-bundle-out=/var/lib/exeat/ca/bundle.pem",
+                "--ca-java-out=/var/lib/exeat/ca/cacerts.jks",
                 "--namespace=$(EXEAT_NAMESPACE)",
                 "--pod=$(EXEAT_POD)",
                 "--pod-uid=$(EXEAT_POD_UID)",
                 "--service-account=$(EXEAT_SERVICE_ACCOUNT)",
+                // Not started, let alone ready, where the confinement is not there.
+                "--self-test",
             ]
             .map(str::to_owned),
         );

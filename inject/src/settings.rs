@@ -30,6 +30,8 @@ pub struct Settings {
     pub inline_csi_drivers: Vec<String>,
     /// Whether pods may hold DRA claims, which can hand them network devices that pass by the kernel.
     pub resource_claims: bool,
+    /// The `RuntimeClass`es whose pods run in gVisor: there the guard needs `NET_RAW` as well.
+    pub gvisor_runtime_classes: Vec<String>,
     /// Whether every container must say as which user it runs. An image whose own user is the
     /// sidecar's is let out by the kernel, and admission can't look into images.
     pub require_run_as_user: bool,
@@ -58,8 +60,6 @@ pub enum Durability {
     Written,
     /// Loss of power.
     Synced,
-    /// Loss of the node: the collector has acknowledged it.
-    Exported,
 }
 
 /// What a container asks for and may use.
@@ -96,8 +96,13 @@ pub enum BadSetting {
     #[error("{0:?} is not a pull policy; it is one of IfNotPresent, Always, Never")]
     PullPolicy(String),
     /// Not a level of durability.
-    #[error("{0:?} is not a durability; it is one of written, synced, exported")]
+    #[error("{0:?} is not a durability; it is one of written, synced")]
     Durability(String),
+    /// A level that the sidecar does not have yet: it would end at its start, and every pod with it.
+    #[error(
+        "durability \"exported\" is not there yet: the sidecar can't wait for the collector; use synced, and --otlp beside it"
+    )]
+    Exported,
 }
 
 /// Drivers that hand out what their own configuration names, not what a pod names.
@@ -106,6 +111,9 @@ const INLINE_CSI_DRIVERS: [&str; 3] = [
     "csi.cert-manager.io",
     "csi.spiffe.io",
 ];
+
+/// As gVisor's own documentation and GKE name it, and as its handler is called.
+const GVISOR_RUNTIME_CLASSES: [&str; 2] = ["gvisor", "runsc"];
 
 /// An image reference longer than this is none.
 const MAX_IMAGE: usize = 1024;
@@ -138,6 +146,7 @@ impl Settings {
             },
             inline_csi_drivers: INLINE_CSI_DRIVERS.map(str::to_owned).to_vec(),
             resource_claims: false,
+            gvisor_runtime_classes: GVISOR_RUNTIME_CLASSES.map(str::to_owned).to_vec(),
             require_run_as_user: false,
         }
     }
@@ -164,6 +173,16 @@ impl Image {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether another reference is to an image of the same name, of whichever version.
+    pub(crate) fn is_of_the_name_of(&self, reference: &str) -> bool {
+        let name = |text: &str| {
+            text.split_once('@')
+                .map_or(text, |(name, _)| name)
+                .to_owned()
+        };
+        name(&self.0) == name(reference)
     }
 }
 
@@ -200,7 +219,10 @@ impl PullPolicy {
 impl Durability {
     /// Takes the sidecar's word for it.
     pub fn parse(text: &str) -> Result<Self, BadSetting> {
-        [Self::Written, Self::Synced, Self::Exported]
+        if text == "exported" {
+            return Err(BadSetting::Exported);
+        }
+        [Self::Written, Self::Synced]
             .into_iter()
             .find(|level| level.as_str() == text)
             .ok_or_else(|| BadSetting::Durability(text.to_owned()))
@@ -212,7 +234,6 @@ impl Durability {
         match self {
             Self::Written => "written",
             Self::Synced => "synced",
-            Self::Exported => "exported",
         }
     }
 }
@@ -282,6 +303,16 @@ mod tests {
         ] {
             assert!(Image::parse(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_what_the_sidecar_can_do_is_promised() {
+        for level in ["written", "synced"] {
+            assert_eq!(Durability::parse(level).unwrap().as_str(), level);
+        }
+        let refused = Durability::parse("exported").unwrap_err().to_string();
+        assert!(refused.contains("use synced"), "{refused}");
+        assert!(Durability::parse("Written").is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::mutate::{named_secret, token_is_mounted};
 use crate::names::{GUARD, SIDECAR};
 use crate::parts::Shape;
 use crate::refusal::Refusal;
+use crate::runtime::is_gvisor;
 use crate::settings::Settings;
 use crate::walk::{LISTS, containers, misshapen, text};
 
@@ -94,6 +95,7 @@ fn judge(pod: &Value, settings: &Settings, credentials: bool) -> Vec<Refusal> {
         settings,
         secret: credentials.then(|| named.as_ref().unwrap_or(&any)),
         token: token_is_mounted(pod),
+        gvisor: is_gvisor(pod, settings),
     };
     ours::judge(pod, shape, &mut refusals);
     pod::judge(pod, settings, &mut refusals);

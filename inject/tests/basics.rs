@@ -67,4 +67,38 @@ fn what_was_added_can_be_taken_away() {
         .pod;
     let bare = remove(&governed);
     assert!(!bare.to_string().contains("exeat"), "{bare}");
+
+    // Of Java's options, only ours go.
+    let mut java = plain();
+    java["spec"]["containers"][0]["env"] =
+        json!([{"name": "JAVA_TOOL_OPTIONS", "value": "-Xmx1g"}]);
+    let governed = mutate(&java, &settings(), &SecretName::of_pod(1))
+        .unwrap()
+        .pod;
+    let bare = remove(&governed);
+    assert_eq!(
+        bare["spec"]["containers"][0]["env"],
+        java["spec"]["containers"][0]["env"]
+    );
+}
+
+#[test]
+fn where_images_are_not_trusted_every_container_says_its_user() {
+    let mut strict = settings();
+    strict.require_run_as_user = true;
+    let judged = |pod: &Value| -> Vec<String> {
+        let governed = mutate(pod, &strict, &SecretName::of_pod(1)).unwrap().pod;
+        let refusals = validate(&governed, &strict);
+        refusals.into_iter().map(|one| one.field).collect()
+    };
+    let mut pod = plain();
+    let field = "spec.containers[0].securityContext.runAsUser";
+    assert_eq!(judged(&pod), [field]);
+    pod["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 1000});
+    assert!(judged(&pod).is_empty());
+    pod["spec"]["containers"][0]["securityContext"] = json!({"runAsUser": 64100});
+    assert_eq!(judged(&pod), [field]);
+    let mut pod = plain();
+    pod["spec"]["securityContext"] = json!({"runAsUser": 1000});
+    assert!(judged(&pod).is_empty());
 }

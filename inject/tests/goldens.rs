@@ -10,7 +10,8 @@
 use std::fs;
 use std::path::Path;
 
-use exeat_inject::names::{CA_BUNDLE, CA_FILE, CA_VOLUME};
+use exeat_inject::clients::java_options;
+use exeat_inject::names::{CA_BUNDLE, CA_FILE, CA_JAVA, CA_VOLUME};
 use exeat_inject::{Image, SecretName, Settings, mutate, validate};
 use serde_json::{Value, json};
 
@@ -33,7 +34,9 @@ fn plain_parts() -> Vec<Value> {
 
 /// Our parts by name, and our variables as one.
 fn shorten(value: &Value, parts: &[Value]) -> Value {
-    let variable = |value: &Value| value["value"] == CA_BUNDLE || value["value"] == CA_FILE;
+    let java = java_options("", CA_JAVA);
+    let ours = [CA_BUNDLE, CA_FILE, &java];
+    let variable = |value: &Value| ours.iter().any(|ours| value["value"] == *ours);
     match value {
         Value::Object(_) if parts.contains(value) => {
             json!(format!("{} as in plain", value["name"].as_str().unwrap()))

@@ -35,7 +35,12 @@ pub(crate) struct Arguments {
     /// Lets gates trust the roots in the ConfigMap `exeat-upstream-ca` of the pod's namespace too.
     #[arg(long)]
     pub(crate) upstream_ca: bool,
-    /// What a record must survive before its call may go on; the gate's own default without it.
+    /// Refuses pods with a container that does not say as which user it runs: an image's own user
+    /// can be the gate's, and admission can't look into images.
+    #[arg(long)]
+    pub(crate) require_run_as_user: bool,
+    /// What a record must survive before its call may go on (written, synced); the gate's own
+    /// default without it.
     #[arg(long, value_name = "LEVEL")]
     pub(crate) durability: Option<String>,
     /// Another name or address that the webhooks are reached by, for an API server that does not go

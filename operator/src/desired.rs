@@ -111,7 +111,7 @@ pub(crate) enum BundleStep {
     },
     /// The namespace is not governed, and nothing in it still needs one.
     Remove,
-    /// There is none and none is needed.
+    /// There is none of ours, and none is needed.
     Nothing,
 }
 
@@ -169,7 +169,8 @@ pub(crate) fn plan(objects: &Objects, checks: &mut Checks) -> Desired {
     let injected = objects.pods.iter().any(|pod| pod.alive && pod.injected);
     // A namespace that was governed is served until its last gate is gone: taking the label away
     // says that new pods are not to be governed, not that the old ones are to be cut off.
-    let served = objects.governed || (injected && !matches!(objects.current, Current::Absent));
+    // Where it never was, a bundle of somebody else's is theirs: gates written in by hand have one.
+    let served = objects.governed || (injected && matches!(objects.current, Current::Ours(_)));
     if !served {
         return unserved(objects, checks);
     }
@@ -198,8 +199,8 @@ fn unserved(objects: &Objects, checks: &mut Checks) -> Desired {
         .collect();
     Desired {
         bundle: match objects.current {
-            Current::Absent => BundleStep::Nothing,
-            Current::Foreign { .. } | Current::Ours(_) => BundleStep::Remove,
+            Current::Absent | Current::Foreign { .. } => BundleStep::Nothing,
+            Current::Ours(_) => BundleStep::Remove,
         },
         judged,
         secrets: Vec::new(),

@@ -6,6 +6,7 @@ mod args;
 mod certificates;
 mod control;
 mod desired;
+mod hex;
 mod lease;
 mod settings;
 mod status;

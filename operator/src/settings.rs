@@ -26,6 +26,7 @@ impl Settings {
         inject.otlp.clone_from(&arguments.otlp);
         inject.name_servers.clone_from(&arguments.nameserver);
         inject.upstream_ca = arguments.upstream_ca;
+        inject.require_run_as_user = arguments.require_run_as_user;
         inject.durability = arguments
             .durability
             .as_deref()

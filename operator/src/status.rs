@@ -91,8 +91,8 @@ pub(crate) fn of(
         "observedGeneration": judged.policy.generation,
         "conditions": conditions,
         "selected": selected,
-        "enforced": enforced,
-        "pods": format!("{enforced}/{selected}"),
+        "enforcing": enforced,
+        "enforced": format!("{enforced}/{selected}"),
     });
     if let Some((generation, digest)) = in_force
         && judged.in_force != InForce::Not

@@ -5,6 +5,7 @@
 //! one canonical spelling, or does not have the digest that it claims, is no bundle.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -33,6 +34,15 @@ pub struct Bundle {
     digest: String,
     policies: Vec<Value>,
     guardrails: Vec<Value>,
+}
+
+/// Which bundle a plan was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleId {
+    /// It only grows.
+    pub generation: u64,
+    /// `sha256:…` of what it says.
+    pub digest: Arc<str>,
 }
 
 /// Why something is no bundle.
@@ -182,7 +192,17 @@ impl Bundle {
         .into_bytes()
     }
 
-    /// Compiles what is for a pod with these labels; without labels, everything.
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> BundleId {
+        BundleId {
+            generation: self.generation,
+            digest: Arc::from(self.digest.as_str()),
+        }
+    }
+
+    /// Compiles what is for a pod with these labels; without labels, everything. `generation` is the
+    /// plan's own; the plan also knows this bundle's.
     pub fn compile(
         &self,
         labels: Option<&BTreeMap<String, String>>,
@@ -194,7 +214,7 @@ impl Bundle {
             .chain(&self.guardrails)
             .map(source)
             .collect();
-        compile(&sources, labels, generation)
+        Ok(compile(&sources, labels, generation)?.made_from(self.id()))
     }
 
     /// Whose policies these are.

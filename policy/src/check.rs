@@ -8,7 +8,7 @@ use crate::compile::Read;
 use crate::credential::SecretRef;
 use crate::diagnostics::Diagnostics;
 use crate::document::{Document, PolicyKind, Selector};
-use crate::host::HostError;
+use crate::host::{Host, HostError};
 use crate::pattern::{HostPattern, HostPatternError};
 use crate::source::Source;
 use crate::tree::{File, Span};
@@ -43,6 +43,10 @@ pub struct CredentialUse {
     pub hosts: Vec<String>,
     patterns: BTreeSet<HostPattern>,
 }
+
+/// The hosts that a Secret's owner lets it be sent to: its annotation `exeat.dev/hosts`.
+#[derive(Debug, Clone)]
+pub(crate) struct Consent(Vec<HostPattern>);
 
 /// A consent that can't be read. It is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,19 +125,11 @@ impl CredentialUse {
     /// The hosts that a Secret's consent (`exeat.dev/hosts: "api.example.com, *.example.org"`) does
     /// not cover; none if it may be used so.
     pub fn not_consented(&self, consent: &str) -> Result<Vec<String>, ConsentError> {
-        let mut given = Vec::new();
-        for text in consent.split(',').map(str::trim).filter(|t| !t.is_empty()) {
-            given.push(
-                HostPattern::parse(text, false).map_err(|error| ConsentError {
-                    host: text.chars().take(crate::limits::MAX_HOST).collect(),
-                    why: why(&error),
-                })?,
-            );
-        }
+        let given = Consent::parse(consent)?;
         Ok(self
             .patterns
             .iter()
-            .filter(|host| !given.iter().any(|given| given.covers(host)))
+            .filter(|host| !given.0.iter().any(|given| given.covers(host)))
             .map(ToString::to_string)
             .collect())
     }
@@ -142,6 +138,30 @@ impl CredentialUse {
     #[must_use]
     pub fn key(&self, policy: &str) -> String {
         crate::credential::key(policy, &self.credential)
+    }
+}
+
+// === impl Consent ===
+
+impl Consent {
+    /// Reads `api.example.com, *.example.org`.
+    pub(crate) fn parse(text: &str) -> Result<Self, ConsentError> {
+        text.split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(|text| {
+                HostPattern::parse(text, false).map_err(|error| ConsentError {
+                    host: text.chars().take(crate::limits::MAX_HOST).collect(),
+                    why: why(&error),
+                })
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Whether it names this host.
+    pub(crate) fn covers(&self, host: &Host) -> bool {
+        self.0.iter().any(|given| given.matches(host))
     }
 }
 

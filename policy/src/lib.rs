@@ -20,6 +20,7 @@ pub mod path;
 pub mod plan;
 pub mod reason;
 pub mod source;
+pub mod sources;
 pub mod status;
 pub mod target;
 pub mod verdict;
@@ -33,7 +34,7 @@ mod pattern;
 mod tree;
 
 pub use body::{BodyNeed, Dialect, InferenceCall, McpBody, McpCall, McpMessage, Provider, RpcId};
-pub use bundle::{Bundle, BundleError};
+pub use bundle::{Bundle, BundleError, BundleId};
 pub use call::{Call, Content, Destination, HttpCall, Protocol, Scheme, Treatment};
 pub use check::{Checked, CredentialUse, check};
 pub use compile::compile;

@@ -18,6 +18,7 @@ mod table;
 use std::sync::Arc;
 
 use crate::body::{BodyNeed, Endpoint, INFERENCE_LIMIT, MCP_LIMIT, Provider, endpoint};
+use crate::bundle::BundleId;
 use crate::call::{Call, Content, Destination, HttpCall, Protocol, Treatment};
 use crate::credential::Credential;
 use crate::host::Host;
@@ -33,6 +34,8 @@ use table::Table;
 pub struct Plan {
     generation: u64,
     digest: String,
+    /// What it was made from, if that was a bundle.
+    bundle: Option<BundleId>,
     credentials: Vec<Arc<Credential>>,
     /// The policies that apply, by name.
     policies: Vec<Arc<str>>,
@@ -91,6 +94,7 @@ impl Plan {
         let mut plan = Self {
             generation,
             digest: String::new(),
+            bundle: None,
             credentials,
             policies,
             guardrails,
@@ -104,8 +108,26 @@ impl Plan {
         plan
     }
 
-    /// `sha256:…` of the canonical form. Independent of the order of files and rules, and of the
-    /// generation.
+    pub(crate) fn made_from(mut self, bundle: BundleId) -> Self {
+        self.bundle = Some(bundle);
+        self
+    }
+
+    /// The same under another generation.
+    #[must_use]
+    pub fn with_generation(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// The bundle that it was made from, if it was one.
+    #[must_use]
+    pub fn bundle(&self) -> Option<&BundleId> {
+        self.bundle.as_ref()
+    }
+
+    /// `sha256:…` of the canonical form. Independent of the order of files and rules, of the
+    /// generation, and of what it was made from.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
@@ -240,7 +262,7 @@ impl Plan {
     pub fn decide(&self, call: &Call<'_>) -> Verdict {
         // A guardrail that is enforced is, also where the policies only watch.
         if !self.policies.is_empty()
-            && let Err(denial) = judge::denied(&self.guard, call)
+            && let Err(denial) = judge::guarded(&self.guard, call)
         {
             return Verdict::Deny(denial);
         }

@@ -230,3 +230,86 @@ fn messages_do_not_carry_what_the_caller_hides_in_them() {
         denial.message
     );
 }
+
+/// A guardrail of the cluster, and a policy of a namespace that allows all of one host.
+fn guarded(policy_mode: &str, guardrail_mode: &str) -> Plan {
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: exeat.dev/v1alpha1\nkind: ToolPolicy\nmetadata: {{name: {name}, namespace: agents}}\nspec:\n  {spec}\n"
+        )
+    };
+    let guardrail = format!(
+        "apiVersion: exeat.dev/v1alpha1\nkind: ClusterToolPolicy\nmetadata: {{name: no-admin}}\nspec:\n  mode: {guardrail_mode}\n  deny:\n  - {{name: no-admin-paths, http: {{paths: [\"/admin/**\"]}}}}\n"
+    );
+    let open = policy(
+        "open",
+        &format!(
+            "mode: {policy_mode}\n  tools: [{{name: all, http: {{hosts: [api.example.com]}}}}]"
+        ),
+    );
+    // The same path by name, as narrowly and as often as one likes, loosens nothing.
+    let wider = policy(
+        "wider",
+        &format!(
+            "mode: {policy_mode}\n  tools: [{{name: admin, http: {{hosts: [api.example.com], methods: [GET], paths: [\"/admin/users\", \"/admin/**\"]}}}}]"
+        ),
+    );
+    let sources =
+        [("g", guardrail), ("a", open), ("b", wider)].map(|(name, text)| Source::new(name, text));
+    compile(&sources, None, 1).unwrap()
+}
+
+#[test]
+fn a_guardrail_takes_away_whatever_a_namespace_allows() {
+    for mode in ["Enforce", "Shadow"] {
+        let plan = guarded(mode, "Enforce");
+        assert_eq!(*plan.guardrails(), ["no-admin".into()]);
+        for path in ["admin/users", "admin/", "%61dmin/users", "ADMIN/users"] {
+            let verdict = get(&plan, &format!("https://api.example.com/{path}"));
+            let Verdict::Deny(denial) = verdict else {
+                panic!("{mode} {path}: {verdict:?}")
+            };
+            assert_eq!(denial.reason, Reason::DeniedByRule);
+            assert_eq!(denial.policy.as_deref(), Some("no-admin"));
+            assert_eq!(denial.rule.as_deref(), Some("no-admin-paths"));
+            assert!(denial.message.contains("guardrail"), "{}", denial.message);
+        }
+        let other = get(&plan, "https://api.example.com/users");
+        let Verdict::Allow(grant) = other else {
+            panic!("{mode}: {other:?}")
+        };
+        assert_eq!((&*grant.policy, &*grant.rule), ("agents/open", "all"));
+    }
+    // One that only watches is noted, with its own name.
+    let Verdict::Allow(grant) = get(
+        &guarded("Enforce", "Shadow"),
+        "https://api.example.com/admin/x",
+    ) else {
+        panic!()
+    };
+    let noted = grant.shadowed.unwrap();
+    assert_eq!(noted.policy.as_deref(), Some("no-admin"));
+    assert_eq!(noted.rule.as_deref(), Some("no-admin-paths"));
+}
+
+#[test]
+fn a_guardrail_allows_nothing_itself() {
+    for (spec, what) in [
+        ("tools: [{name: all, http: {hosts: [a.example]}}]", "tools"),
+        ("credentials: []\n  deny: []", "credentials"),
+        ("inference: []\n  deny: []", "inference"),
+    ] {
+        let text = format!(
+            "apiVersion: exeat.dev/v1alpha1\nkind: ClusterToolPolicy\nmetadata: {{name: g}}\nspec:\n  {spec}\n"
+        );
+        let found = compile(&[Source::new("g", text)], None, 1).unwrap_err();
+        assert!(found.to_string().contains(what), "{found}");
+    }
+    // Alone it leaves what is there without any policy: nothing.
+    let text = "apiVersion: exeat.dev/v1alpha1\nkind: ClusterToolPolicy\nmetadata: {name: g}\nspec:\n  deny: [{name: d, http: {methods: [DELETE]}}]\n";
+    let plan = compile(&[Source::new("g", text.to_owned())], None, 1).unwrap();
+    let Verdict::Deny(denial) = get(&plan, "https://a.example/") else {
+        panic!()
+    };
+    assert_eq!(denial.reason, Reason::NoPolicy);
+}

@@ -128,6 +128,9 @@ pub(crate) struct Serve {
     /// Write the system's roots and this pod's authority here
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_bundle_out: Option<PathBuf>,
+    /// Write the same as a key store for Java here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_java_out: Option<PathBuf>,
     /// Addresses of the transparent, explicit and DNS listeners
     #[arg(long, value_name = "ADDRESS", default_values = ["127.0.0.1", "::1"])]
     pub(crate) listen_address: Vec<IpAddr>,
@@ -224,6 +227,7 @@ impl Serve {
             Some(&self.audit),
             self.ca_out.as_ref(),
             self.ca_bundle_out.as_ref(),
+            self.ca_java_out.as_ref(),
         ];
         Files {
             read: single.map(folder).chain(folders).collect(),

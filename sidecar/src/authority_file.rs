@@ -18,9 +18,21 @@ pub(crate) fn system_roots() -> String {
         .unwrap_or_default()
 }
 
-/// Writes `parts` to `path`, world-readable, in one step. The file is made beside it first and must
+/// `parts` one after the other, each ended by a line's end.
+pub(crate) fn joined(parts: &[&str]) -> String {
+    let mut text = String::new();
+    for part in parts {
+        text.push_str(part);
+        if !part.is_empty() && !part.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Writes `content` to `path`, world-readable, in one step. The file is made beside it first and must
 /// not exist: a link that somebody put there is not followed.
-pub(crate) fn write(path: &Path, parts: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     let beside = path.with_file_name(name);
@@ -32,12 +44,7 @@ pub(crate) fn write(path: &Path, parts: &[&str]) -> anyhow::Result<()> {
         .mode(0o644)
         .open(&beside)
         .with_context(told)?;
-    for part in parts {
-        file.write_all(part.as_bytes()).with_context(told)?;
-        if !part.is_empty() && !part.ends_with('\n') {
-            file.write_all(b"\n").with_context(told)?;
-        }
-    }
+    file.write_all(content).with_context(told)?;
     file.sync_all().with_context(told)?;
     fs::rename(&beside, path).with_context(told)
 }

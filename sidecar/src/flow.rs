@@ -223,7 +223,7 @@ async fn begin(pod: &Arc<Pod>, permit: decide::Permit) -> Result<Begun, serve::S
     pod.metrics.allowed();
     let guard = Arc::new(pod.ledger.guard(&receipt));
     let failed = |denial: Denial| {
-        guard.failed(denial.reason.code());
+        guard.failed(format!("{}: {}", denial.reason, denial.message));
         serve::Stopped {
             denial,
             id: guard.id(),

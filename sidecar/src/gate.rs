@@ -232,7 +232,8 @@ impl Gate {
         listeners: Listeners,
         workers: Workers,
     ) -> Result<Self, StartError> {
-        let policies = Policies::open(&settings.policy, settings.labels)?;
+        let namespace = settings.principal.namespace.as_deref();
+        let policies = Policies::open(&settings.policy, settings.labels, namespace)?;
         let credentials = Arc::new(Credentials::new(
             settings.credentials_dir,
             settings.credential_files,
@@ -286,8 +287,12 @@ impl Gate {
         if let Some(test) = self_test {
             gate.test_at_intervals(test);
         }
-        gate.health.started();
         Ok(gate)
+    }
+
+    /// Tells those who ask for its health that the gate has started.
+    pub fn announce(&self) {
+        self.health.started();
     }
 
     /// The certificate of the pod's own authority, PEM.

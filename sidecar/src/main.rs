@@ -4,14 +4,14 @@ mod args;
 mod authority_file;
 mod sockets;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use exeat_sidecar::{
     gate::Gate,
     process::{
-        confine,
+        confine, java,
         workers::{self, Workers},
     },
 };
@@ -86,15 +86,11 @@ async fn run(arguments: Serve, workers: Workers) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listeners = sockets::bind(&arguments)?;
     let grace = Duration::from_secs(arguments.grace_seconds);
-    let (ca_out, bundle_out) = (arguments.ca_out.clone(), arguments.ca_bundle_out.clone());
+    let public = Public::of(&arguments);
     let gate = Gate::start_with(arguments.into_settings(), listeners, workers).await?;
-    if let Some(path) = &ca_out {
-        authority_file::write(path, &[gate.ca_pem()])?;
-    }
-    if let Some(path) = &bundle_out {
-        let roots = authority_file::system_roots();
-        authority_file::write(path, &[&roots, gate.ca_pem()])?;
-    }
+    // Before anyone is told that the gate has started: who starts then, mounts these.
+    public.write(gate.ca_pem())?;
+    gate.announce();
     tracing::info!(key = gate.journal_key(), "the journal's heads are signed");
     tracing::info!(status = %gate.policies().status(), "exeat-sidecar is ready");
     tokio::select! {
@@ -108,4 +104,38 @@ async fn run(arguments: Serve, workers: Workers) -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+/// The files that tell clients whom to trust.
+struct Public {
+    authority: Option<PathBuf>,
+    bundle: Option<PathBuf>,
+    java: Option<PathBuf>,
+}
+
+// === impl Public ===
+
+impl Public {
+    fn of(arguments: &Serve) -> Self {
+        Self {
+            authority: arguments.ca_out.clone(),
+            bundle: arguments.ca_bundle_out.clone(),
+            java: arguments.ca_java_out.clone(),
+        }
+    }
+
+    fn write(&self, authority: &str) -> anyhow::Result<()> {
+        let bundle = authority_file::joined(&[&authority_file::system_roots(), authority]);
+        if let Some(path) = &self.java {
+            let store = java::store(bundle.as_bytes()).context("making Java's key store")?;
+            authority_file::write(path, &store)?;
+        }
+        if let Some(path) = &self.bundle {
+            authority_file::write(path, bundle.as_bytes())?;
+        }
+        if let Some(path) = &self.authority {
+            authority_file::write(path, authority_file::joined(&[authority]).as_bytes())?;
+        }
+        Ok(())
+    }
 }

@@ -4,6 +4,7 @@
 pub mod confine;
 pub mod health;
 pub mod held;
+pub mod java;
 pub mod metrics;
 pub mod reload;
 pub mod selftest;

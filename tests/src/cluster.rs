@@ -7,11 +7,13 @@
 mod agent;
 mod collector;
 mod images;
+mod install;
 mod kubectl;
 mod node;
 mod world;
 
 use std::{
+    cell::RefCell,
     env,
     path::PathBuf,
     sync::{
@@ -24,7 +26,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub use self::{
-    agent::Agent, collector::Collector, images::Images, kubectl::Kubectl, node::Node, world::World,
+    agent::Agent, collector::Collector, images::Images, install::Installed, kubectl::Kubectl,
+    node::Node, world::World,
 };
 
 /// The cluster and all that stands around it.
@@ -44,6 +47,23 @@ pub struct Cluster {
 
 static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    static MADE: RefCell<Made> = const { RefCell::new(Made(Vec::new())) };
+}
+
+/// The namespaces that a test made. A node with the pods of thirty tests is busy with their probes, so
+/// they go when their test is over.
+struct Made(Vec<(Kubectl, String)>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for (kubectl, namespace) in &self.0 {
+            let words = ["delete", "namespace", namespace, "--wait=false"];
+            let _at_the_end_with_the_node = kubectl.run(&words);
+        }
+    }
+}
 
 /// The one cluster of this test binary.
 ///
@@ -97,7 +117,7 @@ impl Cluster {
         node
     }
 
-    /// A namespace of a test's own, with the root of the tests' servers in it.
+    /// A namespace of a test's own, which ends with the test's thread, with the root of the tests' servers in it.
     pub fn namespace(&self, name: &str, labels: &[(&str, &str)]) -> Result<String> {
         let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
         let name = format!("{name}-{number}");
@@ -113,6 +133,7 @@ impl Cluster {
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": labels},
         }))?;
+        MADE.with_borrow_mut(|made| made.0.push((self.kubectl.clone(), name.clone())));
         self.kubectl.apply(&serde_json::json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": "exeat-upstream-ca", "namespace": name},

@@ -12,6 +12,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod gate;
 pub mod governed;
+pub mod inside;
 pub mod netns;
 pub mod otlp;
 pub mod sink;

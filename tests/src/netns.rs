@@ -117,8 +117,9 @@ impl Namespace {
             .map(drop)
     }
 
-    /// A path that `ip link` understands, while this handle lives.
-    fn path(&self) -> String {
+    /// A path that `ip link` and container runtimes understand, while this handle lives.
+    #[must_use]
+    pub fn path(&self) -> String {
         format!(
             "/proc/{}/fd/{}",
             std::process::id(),

@@ -606,10 +606,11 @@ fn the_gates_own_ports_lead_nowhere() {
         "10.77.0.2:15001",
         "[::1]:15001",
     ] {
+        // Before it: the connection itself is what is refused.
+        let watch = gate.watch();
         let Ok(mut stream) = gate.connect(target) else {
             continue; // refused by the kernel: that is an answer too
         };
-        let watch = gate.watch();
         let answers = ask(&mut stream, &request("GET", "/allowed/x", API, ""), 1).unwrap();
         watch.refused(&answers, &["self_call"]).unwrap();
     }

@@ -4,6 +4,9 @@
 
 use std::{fs, path::Path};
 
+/// Test programs whose modules are named alone.
+const PROGRAMS: [&str; 4] = ["confinement", "audit", "cluster", "gvisor"];
+
 #[test]
 fn every_test_that_is_named_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -14,14 +17,18 @@ fn every_test_that_is_named_exists() {
             continue;
         };
         named += 1;
-        let places = [
-            format!("tests/{file}.rs"),
-            format!("tests/confinement/{file}.rs"),
-            format!("tests/audit/{file}.rs"),
-        ];
-        let sources = places.map(|place| fs::read_to_string(root.join(place)).unwrap_or_default());
+        let mut places = vec![root.join(format!("tests/{file}.rs"))];
+        // A module of another program, or any of this one's.
+        places.extend(PROGRAMS.map(|program| root.join(format!("tests/{program}/{file}.rs"))));
+        let modules = fs::read_dir(root.join("tests").join(file));
+        let modules = modules.into_iter().flatten().flatten();
+        places.extend(modules.map(|entry| entry.path()));
+        let sources: String = places
+            .iter()
+            .filter_map(|place| fs::read_to_string(place).ok())
+            .collect();
         let head = format!("fn {test}(");
-        assert!(sources.concat().contains(&head), "`{name}` is no test");
+        assert!(sources.contains(&head), "`{name}` is no test");
     }
     assert!(named > 60, "only {named} tests are named");
 }

@@ -16,7 +16,7 @@ use clap::Args;
 use crate::shell::{cache, cargo, find, is_root, quietly, root, run};
 
 /// A program, and the Debian package that brings it.
-type Need = (&'static str, &'static str);
+pub(crate) type Need = (&'static str, &'static str);
 
 const DEMO: &[Need] = &[
     ("python3", "python3"),
@@ -100,6 +100,20 @@ fn packages(needs: &[Need]) -> Result<()> {
     }
     missing.sort_unstable();
     missing.dedup();
+    install(&missing)
+}
+
+/// The programs' packages that are missing, from the system's own package client.
+pub(crate) fn programs(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&str> = needs
+        .iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    install(&missing)
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -116,7 +130,7 @@ fn packages(needs: &[Need]) -> Result<()> {
         Command::new("apt-get")
             .args(["-qq", "install", "--yes", "--no-install-recommends"])
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(&missing),
+            .args(missing),
     )?;
     Ok(())
 }

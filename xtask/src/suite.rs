@@ -29,11 +29,11 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Part {
-    /// Those on a real Kubernetes node
+    /// Those on a real Kubernetes node and in gVisor, whose programs are built from Go
     Cluster,
 }
 
-/// The test programs that need a cluster are called so, and no others.
+/// The test programs that need a cluster's programs are called so, and no others.
 const CLUSTER: &str = "cluster";
 
 pub(crate) fn main(arguments: &Arguments) -> Result<()> {
@@ -56,7 +56,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
             let done = without_cluster(&arguments.rest);
             writeln!(
                 io::stdout(),
-                "left out: the tests on a Kubernetes node (--without cluster)"
+                "left out: the tests on a Kubernetes node and in gVisor (--without cluster)"
             )?;
             done
         }

@@ -92,6 +92,7 @@ fn tell(
         ("would have been denied for", "/shadowed/reason"),
         ("generation", "/generation"),
         ("bundle", "/bundle"),
+        ("plan", "/plan"),
         ("credential added", "/credential"),
         ("host", "/destination/host"),
         ("port", "/destination/port"),

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use exeat_inject::workload::{Workload, workload};
+use exeat_inject::workload::{Workload, judge, workload};
 use serde_json::Value;
 
 use super::{Change, Format};
@@ -15,6 +15,9 @@ const MAX_FILE: u64 = 128 << 20;
 
 /// Lists in lists are not written by hand.
 const MAX_DEPTH: u32 = 8;
+
+/// More documents are not told by name.
+const MAX_NAMED: usize = 5;
 
 /// Every document of the files, in their order.
 pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
@@ -76,6 +79,31 @@ fn one(document: &mut Value, change: Change<'_>, depth: u32) -> anyhow::Result<(
         *template = changed;
     }
     Ok(())
+}
+
+/// What manifests may not say beside their pod templates.
+pub(super) fn around(documents: &[Value]) -> Vec<String> {
+    let mut refused = Vec::new();
+    for document in documents {
+        if workload(document) == Some(Workload::List) {
+            let items = document.get("items").and_then(Value::as_array);
+            refused.extend(around(items.map_or(&[], Vec::as_slice)));
+        }
+        let name = name(document);
+        refused.extend(judge(document).iter().map(|one| format!("{name}: {one}")));
+    }
+    refused
+}
+
+/// ` (Kind/name, …)` of what was given; empty where nothing was.
+pub(super) fn names(documents: &[Value]) -> String {
+    let mut names: Vec<String> = documents.iter().take(MAX_NAMED).map(name).collect();
+    match documents.len() {
+        0 => return String::new(),
+        count if count > MAX_NAMED => names.push("…".to_owned()),
+        _ => {}
+    }
+    format!(" ({})", names.join(", "))
 }
 
 /// As kubectl names it.

@@ -4,11 +4,10 @@
 //! them, so that a destination which passes through unread is trusted as before.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use exeat_sidecar::process::java;
 
 use super::environment::{BUNDLE, JAVA, ROOT};
 
@@ -94,7 +93,7 @@ pub(super) fn write(
     fs::write(folder.join(ROOT), gate)?;
     fs::write(folder.join(BUNDLE), &bundle)?;
     if places.want_java() {
-        fs::write(folder.join(JAVA), java_store(&bundle)?)?;
+        fs::write(folder.join(JAVA), java::store(&bundle)?)?;
     }
     Ok(())
 }
@@ -127,47 +126,4 @@ fn java_homes() -> Vec<PathBuf> {
         // …/bin/java
         .filter_map(|java| Some(java.parent()?.parent()?.to_owned()));
     home.into_iter().chain(found).collect()
-}
-
-/// A key store in Java's oldest format (JKS): the one that every version reads, and that holds
-/// certificates without a password.
-fn java_store(bundle: &[u8]) -> io::Result<Vec<u8>> {
-    /// What the format mixes into its checksum, after the password.
-    const WHITENER: &[u8] = b"Mighty Aphrodite";
-    /// The password that Java assumes for its own store.
-    const PASSWORD: &str = "changeit";
-
-    let roots: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(bundle)
-        .collect::<Result<_, _>>()
-        .map_err(|error| io::Error::other(format!("a root certificate is malformed: {error:?}")))?;
-    let count = u32::try_from(roots.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-    let mut store = Vec::with_capacity(bundle.len());
-    store.write_all(&0xfeed_feed_u32.to_be_bytes())?;
-    store.write_all(&2_u32.to_be_bytes())?;
-    store.write_all(&count.to_be_bytes())?;
-    for (index, root) in roots.iter().enumerate() {
-        // A trusted certificate, and when it was added.
-        store.write_all(&2_u32.to_be_bytes())?;
-        text(&mut store, &format!("root-{index}"))?;
-        store.write_all(&0_u64.to_be_bytes())?;
-        text(&mut store, "X.509")?;
-        let length = u32::try_from(root.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-        store.write_all(&length.to_be_bytes())?;
-        store.write_all(root)?;
-    }
-    let mut checksum =
-        aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY);
-    for unit in PASSWORD.encode_utf16() {
-        checksum.update(&unit.to_be_bytes());
-    }
-    checksum.update(WHITENER);
-    checksum.update(&store);
-    store.extend_from_slice(checksum.finish().as_ref());
-    Ok(store)
-}
-
-fn text(store: &mut Vec<u8>, text: &str) -> io::Result<()> {
-    let length = u16::try_from(text.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-    store.write_all(&length.to_be_bytes())?;
-    store.write_all(text.as_bytes())
 }

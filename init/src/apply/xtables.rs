@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use super::{Step, Written};
 use crate::error::InitError;
-use crate::plan::{Backend, Plan};
+use crate::plan::{Backend, Plan, Uid};
 use crate::render::iptables::{self as render, TABLES, Table};
 use crate::report::digest;
-use crate::ruleset::{Family, Ruleset};
+use crate::ruleset::{Family, Match, Ruleset};
 use crate::survey::iptables::{Saved, parse};
-use crate::survey::surroundings;
+use crate::survey::{gvisor, surroundings};
 use crate::tool::Tool;
 
 /// Seconds to wait for the lock that legacy iptables takes: `-restore` alone fails at once.
@@ -23,12 +23,15 @@ const LOCK_WAIT: &str = "5";
 struct Programs {
     save: Tool,
     restore: Tool,
+    /// The tables to be named when saving; none: the kernel lists those it has.
+    named: &'static [Table],
 }
 
 /// Both families' programs of one kind.
 pub(crate) struct Xtables {
     v4: Programs,
     v6: Programs,
+    backend: Backend,
 }
 
 pub(super) fn apply(
@@ -41,22 +44,57 @@ pub(super) fn apply(
     if let Some(rule) = foreign(backend, &before)? {
         return Err(InitError::Foreign(rule));
     }
-    let ruleset = Ruleset::new(plan, &surroundings(Some(1))?);
+    let ruleset = ruleset(plan, backend)?;
+    let tables: Vec<Table> = render::tables(&ruleset).collect();
+    let (deny, rest) = tables.split_at(1);
     observe(Step::Surveyed);
 
     let started = Instant::now();
-    xtables.restore(|family| script(&ruleset, family, &TABLES[..1], &before))?;
+    xtables.restore(|family| script(&ruleset, family, deny, &before))?;
     observe(Step::Denied);
-    xtables.restore(|family| script(&ruleset, family, &TABLES[1..], &before))?;
+    xtables.restore(|family| script(&ruleset, family, rest, &before))?;
     let took = started.elapsed();
     observe(Step::Written);
 
-    compare(&ruleset, &xtables.saved()?)?;
+    xtables.check(&ruleset, &xtables.saved()?)?;
+    if backend == Backend::Gvisor
+        && before
+            .iter()
+            .all(|saved| saved.our_chains(Table::Filter).is_empty())
+    {
+        nothing_was_open(plan)?;
+    }
     Ok(Written {
         digest: digest_of(&ruleset),
         frames: Vec::new(),
         took,
     })
+}
+
+/// The rules that this backend holds for a plan.
+pub(crate) fn ruleset(plan: &Plan, backend: Backend) -> Result<Ruleset, InitError> {
+    let mut surroundings = surroundings(Some(1))?;
+    if backend != Backend::Gvisor {
+        return Ok(Ruleset::new(plan, &surroundings));
+    }
+    surroundings.addresses = gvisor::addresses()?;
+    Ruleset::untracked(plan, &surroundings).ok_or_else(|| {
+        InitError::Unsuited("with `--outside`, answers need the states of flows".to_owned())
+    })
+}
+
+/// What goes on over a connection from before the rules looks like an answer to a caller.
+fn nothing_was_open(plan: &Plan) -> Result<(), InitError> {
+    let gate = plan.exempt.map_or(0, Uid::get);
+    let open = gvisor::open_flows(gate, &gvisor::addresses()?);
+    if open.is_empty() {
+        Ok(())
+    } else {
+        Err(InitError::Leak(format!(
+            "opened before the rules, and not to be told from an answer: {}",
+            open.join(", ")
+        )))
+    }
 }
 
 /// Rules of others before ours, in this backend, in native nft and in the other kind of iptables.
@@ -70,7 +108,7 @@ pub(crate) fn foreign(backend: Backend, saved: &[Saved; 2]) -> Result<Option<Str
     {
         return Ok(Some(rule));
     }
-    if backend == Backend::IptablesLegacy {
+    if matches!(backend, Backend::IptablesLegacy | Backend::Gvisor) {
         Ok(None)
     } else {
         foreign_legacy()
@@ -103,8 +141,11 @@ pub(crate) fn foreign_legacy() -> Result<Option<String>, InitError> {
 
 impl Xtables {
     pub(crate) fn find(backend: Backend) -> Result<Self, InitError> {
+        if backend == Backend::Gvisor {
+            gvisor::suits()?;
+        }
         let names = match backend {
-            Backend::IptablesLegacy => [
+            Backend::IptablesLegacy | Backend::Gvisor => [
                 "iptables-legacy-save",
                 "iptables-legacy-restore",
                 "ip6tables-legacy-save",
@@ -119,21 +160,49 @@ impl Xtables {
         };
         let find = |name| Tool::find(name).ok_or_else(|| InitError::Backend(name.to_owned()));
         let [save4, restore4, save6, restore6] = names;
-        Ok(Self {
-            v4: Programs {
-                save: find(save4)?,
-                restore: find(restore4)?,
-            },
-            v6: Programs {
-                save: find(save6)?,
-                restore: find(restore6)?,
-            },
-        })
+        let programs = |save, restore| -> Result<Programs, InitError> {
+            Ok(Programs {
+                save: find(save)?,
+                restore: find(restore)?,
+                // gVisor's /proc has no list of tables, and `-save` would print none.
+                named: match backend {
+                    Backend::Gvisor => &[Table::Filter, Table::Nat],
+                    _ => &[],
+                },
+            })
+        };
+        let xtables = Self {
+            v4: programs(save4, restore4)?,
+            v6: programs(save6, restore6)?,
+            backend,
+        };
+        if backend == Backend::Gvisor {
+            gvisor::raw_sockets()?;
+        }
+        Ok(xtables)
+    }
+
+    /// Compares what was saved with the plan.
+    pub(crate) fn check(&self, ruleset: &Ruleset, saved: &[Saved; 2]) -> Result<(), InitError> {
+        compare(ruleset, saved)?;
+        if self.backend == Backend::Gvisor {
+            self.both(|programs, family| owners(programs, ruleset, family))?;
+        }
+        Ok(())
     }
 
     /// What is in the kernel, IPv4 first.
     pub(crate) fn saved(&self) -> Result<[Saved; 2], InitError> {
-        self.both(|programs, _| Ok(parse(&programs.save.run(&[], None)?)))
+        self.both(|programs, _| {
+            if programs.named.is_empty() {
+                return Ok(parse(&programs.save.run(&[], None)?));
+            }
+            let mut text = String::new();
+            for table in programs.named {
+                text += &programs.save.run(&["-t", table.name()], None)?;
+            }
+            Ok(parse(&text))
+        })
     }
 
     /// Writes one text a family.
@@ -199,7 +268,10 @@ pub(crate) fn compare(ruleset: &Ruleset, saved: &[Saved; 2]) -> Result<(), InitE
             for (chain, rules) in &wanted {
                 let there = saved.rules(table, chain);
                 if let Some(index) = (0..rules.len().max(there.len())).find(|index| {
-                    rules.get(*index).map(String::as_str) != there.get(*index).copied()
+                    let (planned, found) = (rules.get(*index), there.get(*index));
+                    planned.zip(found).is_none_or(|(planned, found)| {
+                        planned != found && render::owner_unread(planned).as_deref() != Some(found)
+                    })
                 }) {
                     let planned = rules.get(index).map_or("nothing", String::as_str);
                     let found = there.get(index).copied().unwrap_or("nothing");
@@ -234,11 +306,45 @@ pub(crate) fn compare(ruleset: &Ruleset, saved: &[Saved; 2]) -> Result<(), InitE
     Ok(())
 }
 
+/// gVisor gives an owner back under a revision that the programs can't print. They can still look a
+/// rule up: that each planned one is there, and that as many are listed, leaves room for no other. So
+/// for IPv4; for IPv6 the program of 1.8.9 compares everything of a rule but what its matches say.
+fn owners(programs: &Programs, ruleset: &Ruleset, family: Family) -> Result<(), InitError> {
+    for table in render::tables(ruleset) {
+        let rules = render::listing(ruleset, family, table);
+        let wanted: Vec<String> = rules
+            .into_iter()
+            .flat_map(|(_, rules)| rules)
+            .filter(|rule| render::owner_unread(rule).is_some())
+            .map(|rule| rule.replacen("-A", "-C", 1))
+            .collect();
+        let text = format!("*{}\n{}\nCOMMIT\n", table.name(), wanted.join("\n"));
+        programs
+            .restore
+            .run(&["--noflush", "--test"], Some(&text))
+            .map_err(|error| {
+                InitError::Readback(format!(
+                    "{family:?}, table {}: a rule about the gate's user is not as planned: {error}",
+                    table.name()
+                ))
+            })?;
+    }
+    Ok(())
+}
+
+/// The same for every pod of a plan, so without the pod's own addresses.
 pub(crate) fn digest_of(ruleset: &Ruleset) -> String {
+    let mut ruleset = ruleset.clone();
+    for chain in &mut ruleset.chains {
+        let of_this_pod = |condition: &Match| matches!(condition, Match::ToAddress(_));
+        chain
+            .rules
+            .retain(|rule| !rule.when.iter().any(of_this_pod));
+    }
     let mut text = String::new();
     for family in [Family::V4, Family::V6] {
         for table in TABLES {
-            for (_, rules) in render::listing(ruleset, family, table) {
+            for (_, rules) in render::listing(&ruleset, family, table) {
                 text.push_str(&rules.join("\n"));
             }
         }

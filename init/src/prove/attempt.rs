@@ -5,11 +5,12 @@
 
 use std::io::{self, ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nameindex;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::watch::Watch;
 use super::{Attempt, Outcome};
 use crate::plan::Plan;
 
@@ -21,6 +22,9 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 /// long as it is because a busy node may not let us look for a tenth of a second.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// Between two looks at what is to be there at once.
+const GLANCE: Duration = Duration::from_millis(1);
+
 /// A question for a name that can't exist, with an id that is easy to find in a capture.
 const QUESTION: &[u8] =
     b"\xe8\xa7\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x0aexeat-init\x07invalid\x00\x00\x01\x00\x01";
@@ -29,12 +33,21 @@ const HTTPS: u16 = 443;
 const DNS: u16 = 53;
 
 /// What an attempt is made with.
-struct Way {
+struct Way<'a> {
+    watch: Option<&'a Watch>,
     name: &'static str,
     domain: Domain,
     kind: Type,
     protocol: i32,
     to: SocketAddr,
+}
+
+/// What became of an attempt, as far as who made it can tell.
+enum Told {
+    /// Something.
+    Known(Outcome),
+    /// Nothing: a leak looks like this, and a packet that was dropped too.
+    Silence(String),
 }
 
 /// The gate's place, while the proof sits in it.
@@ -55,7 +68,7 @@ const GRE: i32 = 47;
 /// `socket(2)` type of DCCP.
 const TYPE_DCCP: i32 = 6;
 
-pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
+pub(super) fn all(plan: &Plan, watch: Option<&Watch>) -> Vec<Attempt> {
     let gate = Stand::new(plan.ports.transparent);
     let dns = Stand::new(plan.ports.dns);
     let link_local = link_local();
@@ -64,6 +77,7 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
         let pick = |v4: &'static str, name6: &'static str| if v6 { name6 } else { v4 };
         let way = |name, kind, protocol, port| Way {
+            watch,
             name,
             domain,
             kind,
@@ -144,6 +158,7 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
     ] {
         attempts.push(datagram(
             &Way {
+                watch,
                 name,
                 domain: Domain::IPV4,
                 kind: Type::DGRAM,
@@ -160,6 +175,7 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
         let neighbour = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xe8a7);
         let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
         let way = |name, kind, protocol, to| Way {
+            watch,
             name,
             domain: Domain::IPV6,
             kind,
@@ -190,6 +206,12 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
         ));
     }
     attempts.push(frames());
+    if let Some(how) = watch.and_then(|watch| watch.saw_late(PATIENCE)) {
+        attempts.push(Attempt {
+            name: "any of these, later",
+            outcome: Outcome::Escaped(how),
+        });
+    }
     attempts
 }
 
@@ -198,13 +220,13 @@ pub(super) fn all(plan: &Plan) -> Vec<Attempt> {
     clippy::disallowed_methods,
     reason = "an attempt to get out, which must fail"
 )]
-fn stream(way: &Way, stand: &Stand) -> Attempt {
+fn stream(way: &Way<'_>, stand: &Stand) -> Attempt {
     let socket = match way.socket() {
         Ok(socket) => socket,
         Err(none) => return none,
     };
     let outcome = match socket.connect_timeout(&way.to.into(), PATIENCE) {
-        Ok(()) => stand.arrived(way.to),
+        Ok(()) => Told::Known(stand.arrived(way.to)),
         Err(error) => answer(&error),
     };
     way.made(outcome)
@@ -216,7 +238,7 @@ fn stream(way: &Way, stand: &Stand) -> Attempt {
     clippy::disallowed_methods,
     reason = "an attempt to get out, which must fail"
 )]
-fn datagram(way: &Way, payload: &[u8]) -> Attempt {
+fn datagram(way: &Way<'_>, payload: &[u8]) -> Attempt {
     let socket = match way.socket() {
         Ok(socket) => socket,
         Err(none) => return none,
@@ -230,9 +252,10 @@ fn datagram(way: &Way, payload: &[u8]) -> Attempt {
         Err(error) => answer(&error),
         Ok(_) => match heard(&socket) {
             Err(error) if !matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-                Outcome::Refused(error.to_string())
+                Told::Known(Outcome::Refused(error.to_string()))
             }
-            _ => Outcome::Escaped("sent".to_owned()),
+            Ok(_) => Told::Known(Outcome::Escaped("answered".to_owned())),
+            Err(_) => Told::Silence("sent".to_owned()),
         },
     };
     way.made(outcome)
@@ -243,7 +266,7 @@ fn datagram(way: &Way, payload: &[u8]) -> Attempt {
     clippy::disallowed_methods,
     reason = "an attempt to get out, which must fail"
 )]
-fn question(way: &Way, stand: &Stand) -> Attempt {
+fn question(way: &Way<'_>, stand: &Stand) -> Attempt {
     let socket = match way.socket() {
         Ok(socket) => socket,
         Err(none) => return none,
@@ -255,15 +278,15 @@ fn question(way: &Way, stand: &Stand) -> Attempt {
         Err(error) => answer(&error),
         Ok(_) if stand.udp.is_empty() => {
             // Somebody is there already: an answer, or a port that is closed, comes from here.
-            match heard(&socket) {
+            Told::Known(match heard(&socket) {
                 Ok(_) => Outcome::Captured,
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     Outcome::Refused(error.to_string())
                 }
                 Err(_) => Outcome::Escaped("nobody answered".to_owned()),
-            }
+            })
         }
-        Ok(_) => stand.asked(),
+        Ok(_) => Told::Known(stand.asked()),
     };
     way.made(outcome)
 }
@@ -279,11 +302,24 @@ fn frames() -> Attempt {
     }
 }
 
-fn answer(error: &io::Error) -> Outcome {
+fn answer(error: &io::Error) -> Told {
     if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) {
-        Outcome::Escaped(format!("nothing came back in {} ms", PATIENCE.as_millis()))
+        Told::Silence(format!("nothing came back in {} ms", PATIENCE.as_millis()))
     } else {
-        Outcome::Refused(error.to_string())
+        Told::Known(Outcome::Refused(error.to_string()))
+    }
+}
+
+/// What is there soon. In Linux it is there at once; in gVisor the one end of a connection can know of
+/// it before the other does.
+fn shortly<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let started = Instant::now();
+    loop {
+        let found = look();
+        if found.is_some() || started.elapsed() > PATIENCE {
+            return found;
+        }
+        std::thread::sleep(GLANCE);
     }
 }
 
@@ -304,13 +340,23 @@ fn link_local() -> Option<u32> {
 
 // === impl Way ===
 
-impl Way {
+impl Way<'_> {
     fn socket(&self) -> Result<Socket, Attempt> {
         Socket::new(self.domain, self.kind, Some(Protocol::from(self.protocol)))
-            .map_err(|error| self.made(Outcome::NoSocket(error.to_string())))
+            .map_err(|error| self.made(Told::Known(Outcome::NoSocket(error.to_string()))))
     }
 
-    fn made(&self, outcome: Outcome) -> Attempt {
+    fn made(&self, told: Told) -> Attempt {
+        let seen = self.watch.map(|watch| watch.saw(Some(self.to.ip())));
+        let outcome = match (told, seen) {
+            // Whatever it was told, and be it a refusal: that may have come from outside.
+            (_, Some(Some(how))) => Outcome::Escaped(how),
+            (Told::Known(outcome), _) => outcome,
+            (Told::Silence(_), Some(None)) => {
+                Outcome::Refused("dropped, and no frame of it left".to_owned())
+            }
+            (Told::Silence(how), None) => Outcome::Escaped(how),
+        };
         Attempt {
             name: self.name,
             outcome,
@@ -346,12 +392,11 @@ impl Stand {
             return Outcome::Captured;
         }
         // The pod's other processes are captured as well: look through what has come.
-        while let Some(mut stream) = self
-            .tcp
-            .iter()
-            .find_map(|listener| listener.accept().ok())
-            .map(|taken| taken.0)
-        {
+        let taken = || {
+            let accept = |listener: &TcpListener| listener.accept().ok();
+            self.tcp.iter().find_map(accept).map(|taken| taken.0)
+        };
+        while let Some(mut stream) = shortly(taken) {
             let socket = SockRef::from(&stream);
             let original = if to.is_ipv4() {
                 socket.original_dst_v4()
@@ -374,16 +419,15 @@ impl Stand {
     /// Whether our question was taken here.
     fn asked(&self) -> Outcome {
         let mut buffer = [0; 512];
-        let taken = self.udp.iter().any(|socket| {
-            std::iter::from_fn(|| {
-                socket
-                    .recv(&mut buffer)
-                    .ok()
-                    .map(|length| buffer[..length] == *QUESTION)
-            })
-            .any(|ours| ours)
-        });
-        if taken {
+        let mut taken = || {
+            let mut heard = |socket: &UdpSocket| {
+                let length = socket.recv(&mut buffer).ok()?;
+                Some(buffer[..length] == *QUESTION)
+            };
+            self.udp.iter().find_map(&mut heard)
+        };
+        // The pod's other processes ask as well: look through what has come.
+        if std::iter::from_fn(|| shortly(&mut taken)).any(|ours| ours) {
             Outcome::Captured
         } else {
             Outcome::Escaped("it did not arrive at the gate".to_owned())

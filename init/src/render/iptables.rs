@@ -4,7 +4,9 @@
 //! and the one that redirects last. Our rules live in chains of our own, jumped to from the first
 //! place of the built-in ones, whose policy drops as well: a flush leaves the pod shut.
 
-use crate::ruleset::{Chain, Family, Match, Net, Place, Rule, Ruleset, Transport, Verdict};
+use std::net::IpAddr;
+
+use crate::ruleset::{Chain, Family, Flag, Match, Net, Place, Rule, Ruleset, Transport, Verdict};
 
 /// What our chains' names begin with.
 pub const PREFIX: &str = "EXEAT_";
@@ -34,6 +36,13 @@ pub enum Jumps {
 
 /// Tables in the order in which they are written.
 pub const TABLES: [Table; 3] = [Table::Filter, Table::Mangle, Table::Nat];
+
+/// The tables that a rule set has chains in, in the order in which they are written.
+pub fn tables(ruleset: &Ruleset) -> impl Iterator<Item = Table> {
+    TABLES
+        .into_iter()
+        .filter(|table| chains(ruleset, *table).next().is_some())
+}
 
 /// The text that installs one table.
 #[must_use]
@@ -70,6 +79,15 @@ pub fn listing(ruleset: &Ruleset, family: Family, table: Table) -> Vec<(String, 
     chains(ruleset, table)
         .map(|chain| (name(chain.place), rules(chain, family)))
         .collect()
+}
+
+/// How a rule about an owner is listed by a kernel that gives it back in a form that the programs
+/// don't know; nothing for rules about anything else.
+#[must_use]
+pub fn owner_unread(rule: &str) -> Option<String> {
+    let (before, rest) = rule.split_once("--uid-owner ")?;
+    let (_, after) = rest.split_once(' ')?;
+    Some(format!("{before}[unsupported revision] {after}"))
 }
 
 /// The built-in chains that must jump to ours first: `(hook, chain, policy)`.
@@ -191,15 +209,23 @@ fn body(rule: &Rule, family: Family) -> Option<String> {
 fn is_basic(condition: &Match) -> bool {
     matches!(
         condition,
-        Match::ToNet(_) | Match::Arriving | Match::Leaving
+        Match::ToNet(_)
+            | Match::ToAddress(_)
+            | Match::FromNet(_)
+            | Match::ByLoopback
+            | Match::FromInside
+            | Match::Arriving
+            | Match::Leaving
     )
 }
 
 fn protocol(condition: &Match) -> Option<&'static str> {
     match condition {
-        Match::Is(Transport::Tcp) | Match::TcpTo(_) | Match::TcpFrom(_) | Match::NotOpening => {
-            Some("tcp")
-        }
+        Match::Is(Transport::Tcp)
+        | Match::TcpTo(_)
+        | Match::TcpFrom(_)
+        | Match::NotOpening
+        | Match::Bearing(_) => Some("tcp"),
         Match::Is(Transport::Udp) | Match::UdpTo(_) => Some("udp"),
         Match::Neighbour(_) => Some("ipv6-icmp"),
         _ => None,
@@ -217,6 +243,13 @@ fn condition(condition: &Match) -> String {
         Match::ToLocal => "-m addrtype --dst-type LOCAL".to_owned(),
         Match::FromElsewhere => "-m addrtype ! --src-type LOCAL".to_owned(),
         Match::ToNet(net) => format!("-d {}", prefixed(*net)),
+        Match::ToAddress(IpAddr::V4(address)) => format!("-d {address}/32"),
+        Match::ToAddress(IpAddr::V6(address)) => format!("-d {address}/128"),
+        Match::FromNet(net) => format!("-s {}", prefixed(*net)),
+        Match::ByLoopback => "-o lo".to_owned(),
+        Match::FromInside => "-i lo".to_owned(),
+        Match::Bearing(Flag::Ack) => "-m tcp --tcp-flags ACK ACK".to_owned(),
+        Match::Bearing(Flag::Rst) => "-m tcp --tcp-flags RST RST".to_owned(),
         Match::Arriving => "! -i lo".to_owned(),
         Match::Leaving => "! -o lo".to_owned(),
         Match::New => "-m conntrack --ctstate NEW".to_owned(),

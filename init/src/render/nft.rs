@@ -4,9 +4,10 @@
 //! anew drops packets until the transaction ends, one that is refilled never does.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use crate::ruleset::{
-    Frames, Interface, Mark, Match, Net, Place, Rule, Ruleset, Transport, Verdict,
+    Flag, Frames, Interface, Mark, Match, Net, Place, Rule, Ruleset, Transport, Verdict,
 };
 
 /// The name of both tables.
@@ -202,6 +203,12 @@ fn condition(condition: &Match) -> String {
         Match::FromElsewhere => "fib saddr type != local".to_owned(),
         Match::ToNet(Net::V4(net)) => format!("ip daddr {net}"),
         Match::ToNet(Net::V6(net)) => format!("ip6 daddr {net}"),
+        Match::ToAddress(IpAddr::V4(address)) => format!("ip daddr {address}"),
+        Match::ToAddress(IpAddr::V6(address)) => format!("ip6 daddr {address}"),
+        Match::FromNet(Net::V4(net)) => format!("ip saddr {net}"),
+        Match::FromNet(Net::V6(net)) => format!("ip6 saddr {net}"),
+        Match::ByLoopback => "oif \"lo\"".to_owned(),
+        Match::FromInside => "iif \"lo\"".to_owned(),
         Match::Arriving => "iif != \"lo\"".to_owned(),
         Match::Leaving => "oif != \"lo\"".to_owned(),
         Match::New => "ct state new".to_owned(),
@@ -209,6 +216,8 @@ fn condition(condition: &Match) -> String {
         Match::Reply => "ct direction reply".to_owned(),
         Match::Related => "ct state related".to_owned(),
         Match::Marked(mark) => format!("ct mark {}", value(*mark)),
+        Match::Bearing(Flag::Ack) => "tcp flags ack".to_owned(),
+        Match::Bearing(Flag::Rst) => "tcp flags rst".to_owned(),
         Match::NotOpening => "tcp flags ! syn".to_owned(),
         Match::Neighbour(kind) => format!("icmpv6 type {} ip6 hoplimit 255", icmpv6(*kind)),
     }

@@ -26,7 +26,14 @@ pub(super) fn mutate(review: &Review, settings: &Settings) -> Answer {
     }
     let secret = SecretName::of_pod(u64::from_be_bytes(random));
     match exeat_inject::mutate(&review.object, &settings.inject, &secret) {
-        Ok(mutation) => Answer::patch(Value::Array(mutation.patch)).warn(mutation.warnings),
+        // What can't be let in is said here, with the fields: of all that judges pods later, the
+        // API server asks its own policies first, whose words can't name them.
+        Ok(mutation) => match exeat_inject::validate(&mutation.pod, &settings.inject) {
+            refusals if refusals.is_empty() => {
+                Answer::patch(Value::Array(mutation.patch)).warn(mutation.warnings)
+            }
+            refusals => Answer::refuse(Refusals(refusals).to_string()),
+        },
         Err(refusals) => Answer::refuse(refusals.to_string()),
     }
 }

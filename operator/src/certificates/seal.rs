@@ -6,6 +6,8 @@
 use aws_lc_rs::{hmac, rand};
 use exeat_policy::Bundle;
 
+use crate::hex;
+
 /// A key, and what it says about bundles.
 #[derive(Clone)]
 pub(crate) struct Seal(hmac::Key);
@@ -18,7 +20,7 @@ impl Seal {
         if text.len() != 64 {
             return None;
         }
-        let bytes = bytes(text)?;
+        let bytes = hex::decode(text)?;
         Some(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }
 
@@ -26,17 +28,17 @@ impl Seal {
     pub(crate) fn draw() -> anyhow::Result<String> {
         let mut bytes = [0; 32];
         rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
-        Ok(hex(&bytes))
+        Ok(hex::encode(&bytes))
     }
 
     /// The seal of a bundle.
     pub(crate) fn of(&self, bundle: &Bundle) -> String {
-        hex(hmac::sign(&self.0, message(bundle).as_bytes()).as_ref())
+        hex::encode(hmac::sign(&self.0, message(bundle).as_bytes()).as_ref())
     }
 
     /// Whether this is its seal.
     pub(crate) fn holds(&self, bundle: &Bundle, seal: &str) -> bool {
-        bytes(seal)
+        hex::decode(seal)
             .is_some_and(|seal| hmac::verify(&self.0, message(bundle).as_bytes(), &seal).is_ok())
     }
 }
@@ -54,24 +56,4 @@ fn message(bundle: &Bundle) -> String {
         bundle.generation(),
         bundle.digest()
     )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-    ];
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| DIGITS[usize::from(digit)])
-        .collect()
-}
-
-fn bytes(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) || text.len() > 128 {
-        return None;
-    }
-    (0..text.len() / 2)
-        .map(|at| u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok())
-        .collect()
 }

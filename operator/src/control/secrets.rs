@@ -7,16 +7,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
+use exeat_policy::sources::{self, Sources};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use parking_lot::Mutex;
-use serde_json::json;
 
 use super::MANAGER;
-use super::reduce::POD_UID;
+use super::reduce::{HOSTS, POD_UID};
 use crate::api;
 use crate::desired::pods::is_pod_secret;
 use crate::desired::{Objects, PodSecret};
@@ -24,9 +24,6 @@ use crate::status::answer::StatusKey;
 
 /// The key of a pod's Secret that its status answers are made with.
 const STATUS_KEY: &str = "status-key";
-/// The key that says which Secret and key each credential came from: what a gate needs to refuse a
-/// secret that was meant for an older form of its policy.
-const SOURCES: &str = "sources";
 /// Seconds-long storms of pods do not hold more memory than this many readings.
 const MAX_READ: usize = 256;
 
@@ -65,7 +62,8 @@ pub(super) struct Filled {
     pub(super) failed: Option<anyhow::Error>,
 }
 
-type Sources = BTreeMap<String, Option<Secret>>;
+/// Source Secrets that were read, by name.
+type Reading = BTreeMap<String, Option<Secret>>;
 
 // === impl Filler ===
 
@@ -80,7 +78,7 @@ impl Filler {
     /// Makes all Secrets of a namespace's pods right.
     pub(super) async fn fill(&self, objects: &Objects, wanted: &[PodSecret]) -> Filled {
         let mut filled = Filled::default();
-        let mut sources = Sources::new();
+        let mut sources = Reading::new();
         for pod in objects.pods.iter().filter(|pod| pod.alive && pod.injected) {
             let Some(secret) = wanted.iter().find(|secret| secret.pod.uid == pod.uid) else {
                 self.foreign(objects, pod, &mut filled).await;
@@ -128,7 +126,7 @@ impl Filler {
             );
             return;
         };
-        let mut read = Sources::new();
+        let mut read = Reading::new();
         let key = match self.source(objects, name, &mut read).await {
             Ok(secret) => secret.and_then(status_key),
             Err(error) => {
@@ -154,7 +152,7 @@ impl Filler {
         &self,
         objects: &Objects,
         wanted: &PodSecret,
-        sources: &mut Sources,
+        sources: &mut Reading,
     ) -> Result<Result<Verified, String>> {
         let facts = objects.secrets.get(&wanted.name);
         if facts.is_some_and(|facts| facts.pod_uid.as_deref() != Some(wanted.pod.uid.as_str())) {
@@ -227,13 +225,16 @@ impl Filler {
         objects: &Objects,
         wanted: &PodSecret,
         key: &StatusKey,
-        sources: &mut Sources,
+        sources: &mut Reading,
     ) -> Result<(BTreeMap<String, ByteString>, Option<String>)> {
         let mut data = BTreeMap::new();
-        let mut origin = serde_json::Map::new();
+        // What a gate needs to refuse a secret that was meant for another form of its policy.
+        let mut origins = Sources::default();
         let mut problems = Vec::new();
         for (name, source) in &wanted.keys {
             let secret = self.source(objects, &source.name, sources).await?;
+            // As it was together with the value: both change in one step.
+            let hosts = secret.and_then(consent).unwrap_or_default();
             let value = secret
                 .and_then(|secret| secret.data.as_ref())
                 .and_then(|data| data.get(&*source.key));
@@ -245,15 +246,12 @@ impl Filler {
                 continue;
             };
             data.insert(name.clone(), value.clone());
-            origin.insert(
-                name.clone(),
-                json!({"secret": source.name, "key": source.key}),
-            );
+            origins.insert(name, source, &hosts);
         }
         data.insert(STATUS_KEY.to_owned(), ByteString(key.hex().into_bytes()));
         data.insert(
-            SOURCES.to_owned(),
-            ByteString(serde_json::Value::Object(origin).to_string().into_bytes()),
+            sources::FILE.to_owned(),
+            ByteString(origins.to_text().into_bytes()),
         );
         Ok((data, (!problems.is_empty()).then(|| problems.join("; "))))
     }
@@ -263,7 +261,7 @@ impl Filler {
         &self,
         objects: &Objects,
         name: &str,
-        sources: &'a mut Sources,
+        sources: &'a mut Reading,
     ) -> Result<Option<&'a Secret>> {
         if !sources.contains_key(name) {
             if sources.len() >= MAX_READ {
@@ -386,6 +384,11 @@ fn owned(secret: &Secret, wanted: &PodSecret) -> bool {
         .as_deref()
         .unwrap_or_default();
     references.iter().any(|owner| owner.uid == wanted.pod.uid) && secret.immutable != Some(true)
+}
+
+/// The annotation by which a Secret consents to hosts.
+fn consent(secret: &Secret) -> Option<String> {
+    secret.metadata.annotations.as_ref()?.get(HOSTS).cloned()
 }
 
 fn status_key(secret: &Secret) -> Option<StatusKey> {

@@ -8,6 +8,8 @@ use aws_lc_rs::{hmac, rand};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::hex;
+
 /// An answer is well below a kilobyte; the rest is room for problems and names.
 pub(crate) const MAX_ANSWER: usize = 64 * 1024;
 /// What a pod says is not repeated at any length.
@@ -70,24 +72,18 @@ impl StatusKey {
     }
 
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
-        if text.len() != 64 || !text.is_ascii() {
-            return None;
-        }
-        let mut bytes = Zeroizing::new([0; 32]);
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-        }
-        Some(Self(bytes))
+        let bytes = Zeroizing::new(hex::decode(text)?);
+        Some(Self(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
     }
 
     pub(crate) fn hex(&self) -> String {
-        hex(&*self.0)
+        hex::encode(&*self.0)
     }
 
     #[cfg(test)]
     fn sign(&self, message: &[u8]) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &*self.0);
-        hex(hmac::sign(&key, message).as_ref())
+        hex::encode(hmac::sign(&key, message).as_ref())
     }
 }
 
@@ -110,7 +106,7 @@ impl Nonce {
     pub(crate) fn draw() -> anyhow::Result<Self> {
         let mut bytes = [0; 16];
         rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
-        Ok(Self(hex(&bytes)))
+        Ok(Self(hex::encode(&bytes)))
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -173,7 +169,7 @@ fn verify(text: &str, mac: &str, key: &StatusKey) -> Result<(), String> {
     let tail = format!(",\"mac\":\"{mac}\"}}");
     let front = text.strip_suffix(&tail).ok_or_else(wrong)?;
     let message = format!("{front}}}");
-    let mac = from_hex(mac).ok_or_else(wrong)?;
+    let mac = hex::decode(mac).ok_or_else(wrong)?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, &*key.0);
     hmac::verify(&key, message.as_bytes(), &mac).map_err(|_| wrong())
 }
@@ -188,26 +184,6 @@ fn said(text: Option<&str>) -> String {
         .take(MAX_SAID)
         .collect();
     format!(": {clean}")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-    ];
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| DIGITS[usize::from(digit)])
-        .collect()
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) || text.len() > 128 {
-        return None;
-    }
-    (0..text.len() / 2)
-        .map(|at| u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok())
-        .collect()
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn n_of_m() {
     ];
     for (in_force, pods, standings, count, status, reason) in table {
         let made = make(&judged(in_force, pods, Value::Null), &standings, 0);
-        assert_eq!(made.status["pods"], count);
+        assert_eq!(made.status["enforced"], count);
         let condition = &made.status["conditions"][1];
         assert_eq!(condition["type"], "Enforced");
         assert_eq!(condition["status"], status);

@@ -325,6 +325,15 @@ fn judge_when(when: Option<&Expression>, facts: &Facts<'_>) -> Result<(), Miss> 
 
 /// An error if some denial of this table matches, or can't be evaluated.
 pub(super) fn denied(table: &Table, call: &Call<'_>) -> Result<(), Denial> {
+    denied_by("the policy", table, call)
+}
+
+/// The same for the denials of guardrails.
+pub(super) fn guarded(table: &Table, call: &Call<'_>) -> Result<(), Denial> {
+    denied_by("a guardrail of the cluster", table, call)
+}
+
+fn denied_by(whose: &str, table: &Table, call: &Call<'_>) -> Result<(), Denial> {
     let path = match call.protocol {
         Protocol::Http(http) => Some(&http.path),
         Protocol::Tcp | Protocol::Tls => None,
@@ -334,12 +343,12 @@ pub(super) fn denied(table: &Table, call: &Call<'_>) -> Result<(), Denial> {
             Ok(false) => continue,
             Ok(true) => (
                 Reason::DeniedByRule,
-                format!("rule {} of the policy denies it", rule.name),
+                format!("rule {} of {whose} denies it", rule.name),
             ),
             Err(Failure(why)) => (
                 Reason::ExpressionError,
                 format!(
-                    "rule {} of the policy denies it, because its `when` failed: {why}",
+                    "rule {} of {whose} denies it, because its `when` failed: {why}",
                     rule.name
                 ),
             ),

@@ -133,8 +133,7 @@ impl DnsContext {
             ..Destination::default()
         };
         let mut decision = Decision::denied("dns", destination, reason.code());
-        decision.generation = plan.generation();
-        decision.bundle = Arc::from(plan.digest());
+        decision.judged_by(plan);
         decision.message = Some(message.to_owned());
         decision.dns = Some(Dns {
             name,
@@ -155,8 +154,7 @@ impl DnsContext {
         };
         let reason = Reason::UnrecognisedProtocol;
         let mut decision = Decision::denied("dns", destination, reason.code());
-        decision.generation = plan.generation();
-        decision.bundle = Arc::from(plan.digest());
+        decision.judged_by(&plan);
         decision.message = Some("a connection to a DNS port did not speak DNS".to_owned());
         if let Err(error) = self.ledger.deny(&decision) {
             tracing::debug!(%error, "a denied connection could not be recorded");

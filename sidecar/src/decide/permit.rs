@@ -162,8 +162,7 @@ fn decision(
     };
     let mut decision = Decision::denied(protocol, destination, Reason::NoRule.code());
     decision.caller_uid = identity.origin.caller;
-    decision.generation = plan.generation();
-    decision.bundle = plan.digest().into();
+    decision.judged_by(plan);
     decision
 }
 

@@ -96,6 +96,7 @@ pub(super) fn decision(out: &mut Vec<u8>, principal: &[u8], decision: &Decision)
     }
     object.number("generation", decision.generation);
     object.text("bundle", &decision.bundle, NAME_CAP, Show::Whole);
+    object.maybe("plan", decision.plan.as_deref(), NAME_CAP, Show::Whole);
     object.maybe(
         "credential",
         decision.credential.as_deref(),

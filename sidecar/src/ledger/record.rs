@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use exeat_policy::Plan;
+
 /// Whom this gate serves: written into every record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Principal {
@@ -38,10 +40,13 @@ pub struct DecisionId(u128);
 pub struct Decision {
     /// Its name.
     pub id: DecisionId,
-    /// The policy generation that judged.
+    /// The generation that judged: of the operator's bundle, or counted by the gate where policies
+    /// come from files.
     pub generation: u64,
-    /// The digest of that generation.
+    /// The digest of that bundle, or of the policies that apply.
     pub bundle: Arc<str>,
+    /// The digest of those policies of the bundle that apply to this pod.
+    pub plan: Option<Arc<str>>,
     /// The user id that owns the agent's socket, where the kernel tells.
     pub caller_uid: Option<u32>,
     /// Where the call wants to go.
@@ -316,6 +321,7 @@ impl Decision {
             id: DecisionId::new(),
             generation: 0,
             bundle: Arc::from(""),
+            plan: None,
             caller_uid: None,
             destination,
             protocol,
@@ -334,6 +340,19 @@ impl Decision {
             credential: None,
             trace_id: None,
             span_id: None,
+        }
+    }
+
+    /// Names what judged it.
+    pub fn judged_by(&mut self, plan: &Plan) {
+        let digest = Arc::from(plan.digest());
+        match plan.bundle() {
+            None => (self.generation, self.bundle) = (plan.generation(), digest),
+            Some(bundle) => {
+                self.generation = bundle.generation;
+                self.bundle = Arc::clone(&bundle.digest);
+                self.plan = Some(digest);
+            }
         }
     }
 }

@@ -173,8 +173,12 @@ impl Health {
         let lost = self.ledger.lost();
         let export = self.ledger.export_status();
         Facts {
-            policy_generation: status.generation,
+            policy_generation: status
+                .bundle
+                .as_ref()
+                .map_or(status.generation, |bundle| bundle.generation),
             policy_current: status.state == PolicyState::Enforcing,
+            policy_refused: self.policies.refused(),
             journal_writable: self.ledger.writable(),
             journal_sequence: self.ledger.head().seq,
             journal_lost: lost.refused + lost.denials + lost.outcomes,

@@ -67,10 +67,12 @@ pub struct ExportFacts {
 /// What is not counted but looked up when somebody asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The generation in force.
+    /// The generation in force, as records name it.
     pub policy_generation: u64,
     /// Whether it is what the files say.
     pub policy_current: bool,
+    /// How often what they said was not taken.
+    pub policy_refused: u64,
     /// Whether decisions can be recorded.
     pub journal_writable: bool,
     /// The number of the last record.
@@ -260,6 +262,13 @@ impl Facts {
             );
             page.sample(name, "", u8::from(passed));
         }
+        let name = "exeat_policy_refused_total";
+        page.family(
+            name,
+            "counter",
+            "Policies and bundles that were not taken, so that the last good one stayed.",
+        );
+        page.sample(name, "", self.policy_refused);
         let name = "exeat_journal_lost_total";
         page.family(
             name,

@@ -4,7 +4,8 @@
 //! judged by it from start to end. The files are read through folders held since the start, at every
 //! change and every half minute, compiled, and put in force under the next generation. In doubt the
 //! narrower stands: a policy that does not compile keeps the last good one and says so, none at all
-//! (deleted, empty, never there) denies everything.
+//! (deleted, empty, never there) denies everything. A bundle of another namespace, one from before the
+//! one in force, or another one under the same generation, is not taken either.
 
 mod labels;
 mod source;
@@ -16,10 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use exeat_policy::Plan;
+use exeat_policy::{Bundle, BundleId, Plan};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
+use super::metrics::Counter;
 use super::watch::{Watch, watch};
 use source::{Content, Held, Written};
 
@@ -53,6 +55,10 @@ pub struct Policies {
     generation: tokio::sync::watch::Sender<u64>,
     status: tokio::sync::watch::Sender<PolicyStatus>,
     held: Option<Held>,
+    /// The pod's own, where it is known: bundles of others are refused.
+    namespace: Option<String>,
+    /// How often what the files said was not taken.
+    refused: Counter,
     /// What the last look saw; also held so that two looks never race.
     seen: Mutex<Seen>,
 }
@@ -72,15 +78,6 @@ pub struct PolicyStatus {
     pub state: PolicyState,
     /// Since when.
     pub since: SystemTime,
-}
-
-/// One bundle of the operator's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BundleId {
-    /// It only grows.
-    pub generation: u64,
-    /// `sha256:…` of what it says.
-    pub digest: String,
 }
 
 /// How the plan in force relates to the files.
@@ -118,9 +115,16 @@ impl Policies {
     ///
     /// Named files must be there and compile, since someone waits to read why not. A folder may be
     /// empty or wrong, since a pod starts before its policies: it is denied everything meanwhile.
-    pub fn open(source: &PolicySource, labels: Labels) -> Result<Arc<Self>, PolicyError> {
+    /// `namespace` is the pod's own; a bundle of another is refused.
+    pub fn open(
+        source: &PolicySource,
+        labels: Labels,
+        namespace: Option<&str>,
+    ) -> Result<Arc<Self>, PolicyError> {
         let held = Held::open(source, labels)?;
-        let policies = Arc::new(Self::starting_with(Plan::deny_all(0), Some(held)));
+        let mut policies = Self::starting_with(Plan::deny_all(0), Some(held));
+        policies.namespace = namespace.map(str::to_owned);
+        let policies = Arc::new(policies);
         policies.look();
         if let PolicySource::Files(_) = source {
             match policies.status().state {
@@ -158,6 +162,12 @@ impl Policies {
         self.status.borrow().clone()
     }
 
+    /// How often what the files said was not taken, and the last good policy kept.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
     /// Tells each new status, also when the plan stays the same.
     #[must_use]
     pub fn statuses(&self) -> tokio::sync::watch::Receiver<PolicyStatus> {
@@ -189,20 +199,18 @@ impl Policies {
         let next = seen.last_generation + 1;
         match content {
             Ok(Some(content)) => {
-                let bundle = content.bundle();
-                if let Some(problem) = self.is_older(bundle.as_ref()) {
+                if let Written::Bundle(bundle) = &content.policies
+                    && let Some(problem) = self.refusal(bundle)
+                {
                     self.keep(&mut seen, problem);
                     return;
                 }
                 match content.policies.compile(content.labels.as_ref(), next) {
-                    Ok(plan) if self.is_in_force(&plan, next) => {
-                        self.status.send_modify(|status| status.bundle = bundle);
-                        self.stands(PolicyState::Enforcing);
-                    }
+                    Ok(plan) if self.is_in_force(&plan, next) => self.renew(plan),
                     Ok(plan) => {
                         seen.last_generation = next;
                         let count = content.policies.count();
-                        self.enforce(plan, count, bundle, PolicyState::Enforcing);
+                        self.enforce(plan, count, PolicyState::Enforcing);
                     }
                     Err(problem) => self.keep(&mut seen, problem.to_string()),
                 }
@@ -210,7 +218,7 @@ impl Policies {
             Ok(None) => {
                 seen.last_generation = next;
                 let state = PolicyState::DenyAll(held.gone());
-                self.enforce(Plan::deny_all(next), 0, None, state);
+                self.enforce(Plan::deny_all(next), 0, state);
             }
             Err(problem) => self.keep(&mut seen, problem.to_string()),
         }
@@ -237,6 +245,8 @@ impl Policies {
             current: ArcSwap::from_pointee(plan),
             status: tokio::sync::watch::Sender::new(status),
             held,
+            namespace: None,
+            refused: Counter::default(),
             seen: Mutex::new(seen),
         }
     }
@@ -247,24 +257,50 @@ impl Policies {
         next > 1 && !denying && self.current.load().digest() == plan.digest()
     }
 
-    /// A bundle from before the one in force: someone, or a slow node, would take policies back.
-    fn is_older(&self, bundle: Option<&BundleId>) -> Option<String> {
+    /// Why a bundle is not to be taken, whatever it says.
+    fn refusal(&self, bundle: &Bundle) -> Option<String> {
+        if let Some(own) = &self.namespace
+            && bundle.namespace() != own
+        {
+            return Some(format!(
+                "the bundle is of the namespace `{}`, and this pod is in `{own}`",
+                bundle.namespace()
+            ));
+        }
         let status = self.status.borrow();
-        let (new, old) = (bundle?, status.bundle.as_ref()?);
-        (new.generation < old.generation).then(|| {
-            format!(
+        let (new, old) = (bundle.id(), status.bundle.as_ref()?);
+        if new.generation < old.generation {
+            // Someone, or a slow node, would take policies back.
+            return Some(format!(
                 "the bundle is of generation {}, older than {}, which is in force",
                 new.generation, old.generation
+            ));
+        }
+        // Two who write, or one who forgot what it wrote: which of them counts, nobody said.
+        (new.generation == old.generation && new.digest != old.digest).then(|| {
+            format!(
+                "the bundle is {} under generation {}, under which {} is in force",
+                new.digest, new.generation, old.digest
             )
         })
     }
 
-    fn enforce(&self, plan: Plan, sources: usize, bundle: Option<BundleId>, state: PolicyState) {
+    /// The policies are what they were, and perhaps of a later bundle: records name that one from now
+    /// on, and nothing is judged again.
+    fn renew(&self, plan: Plan) {
+        let plan = plan.with_generation(self.current.load().generation());
+        let bundle = plan.bundle().cloned();
+        self.current.store(Arc::new(plan));
+        self.status.send_modify(|status| status.bundle = bundle);
+        self.stands(PolicyState::Enforcing);
+    }
+
+    fn enforce(&self, plan: Plan, sources: usize, state: PolicyState) {
         let status = PolicyStatus {
             generation: plan.generation(),
             digest: plan.digest().to_owned(),
             sources,
-            bundle,
+            bundle: plan.bundle().cloned(),
             state,
             since: SystemTime::now(),
         };
@@ -272,7 +308,8 @@ impl Policies {
         if let PolicyState::DenyAll(problem) = &status.state {
             tracing::warn!(generation, %problem, "no policy: everything is denied");
         } else {
-            tracing::info!(generation, digest = %status.digest, "policy in force");
+            let bundle = status.bundle.as_ref().map(|bundle| bundle.generation);
+            tracing::info!(generation, bundle, digest = %status.digest, "policy in force");
         }
         self.current.store(Arc::new(plan));
         self.status.send_replace(status);
@@ -287,10 +324,10 @@ impl Policies {
             self.enforce(
                 Plan::deny_all(1),
                 0,
-                None,
                 PolicyState::KeptLastGood(problem.clone()),
             );
         }
+        self.refused.increment();
         tracing::warn!(
             generation = self.current.load().generation(),
             %problem,
@@ -306,20 +343,6 @@ impl Policies {
                 status.since = SystemTime::now();
             }
         });
-    }
-}
-
-// === impl Content ===
-
-impl Content {
-    fn bundle(&self) -> Option<BundleId> {
-        match &self.policies {
-            Written::Sources(_) => None,
-            Written::Bundle(bundle) => Some(BundleId {
-                generation: bundle.generation(),
-                digest: bundle.digest().to_owned(),
-            }),
-        }
     }
 }
 

@@ -84,7 +84,7 @@ impl Status {
         let body = json!({
             "nonce": nonce,
             "pod_uid": self.pod_uid,
-            "bundle": status.bundle.map(|b| json!({"generation": b.generation, "digest": b.digest})),
+            "bundle": status.bundle.map(|b| json!({"generation": b.generation, "digest": &*b.digest})),
             "state": state,
             "problem": problem,
             "policies": names,

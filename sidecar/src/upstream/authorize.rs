@@ -46,7 +46,11 @@ pub fn authorize(
         None => None,
         Some(credential) => Some(Injection {
             secret: credentials
-                .of(&permit.grant().policy, &credential.name)
+                .of(
+                    &permit.grant().policy,
+                    credential,
+                    &permit.destination().host,
+                )
                 .map_err(|error| unavailable(error.to_string()))?,
             credential: Arc::clone(credential),
         }),

@@ -5,6 +5,9 @@
 //! gets the value of its moment, with a version, so that connections opened under an older one are
 //! not reused. In doubt there is no secret: missing, empty, oversize or malformed files are errors
 //! which name the file and never what is in it, and a file that is gone takes its secret along.
+//!
+//! Where the operator fills the folder, it says beside the secrets what each was given for; then a
+//! secret is only used for that ([`exeat_policy::sources`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,7 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::hmac;
 use exeat_policy::credential::key;
+use exeat_policy::sources::{self, Mismatch, Sources};
 use exeat_policy::status::KEY_FILE;
+use exeat_policy::{Credential, Host};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use zeroize::Zeroizing;
 
@@ -28,6 +33,9 @@ pub const MAX_SECRET_BYTES: usize = 64 * 1024;
 
 /// A Kubernetes Secret holds a megabyte at most; so many keys of it are looked at.
 const MAX_SECRETS: usize = 256;
+
+/// A few hundred bytes for each secret; more than a Kubernetes Secret holds is none.
+const MAX_SOURCES_BYTES: usize = 1 << 20;
 
 /// The entry under which kubelet keeps the current content of a mounted volume.
 const KUBELET_DATA: &str = "..data";
@@ -48,7 +56,22 @@ pub struct Credentials {
     next_version: AtomicU64,
 }
 
-type Loaded = BTreeMap<String, Result<Arc<Secret>, CredentialError>>;
+/// What the files held at one moment.
+#[derive(Default)]
+struct Loaded {
+    secrets: BTreeMap<String, Result<Arc<Secret>, CredentialError>>,
+    /// What the operator says about those of the folder; absent where nobody but people fill it.
+    sources: Option<Result<Sources, CredentialError>>,
+}
+
+/// A file's content, and where it is.
+type Raw = (Zeroizing<Vec<u8>>, PathBuf);
+
+/// Files as they were read.
+struct Found {
+    secrets: BTreeMap<String, Result<Raw, CredentialError>>,
+    sources: Option<Result<Sources, CredentialError>>,
+}
 
 /// Why a credential can't be used. Never says what a file holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +111,22 @@ pub enum CredentialError {
         name: String,
         /// Its file.
         path: PathBuf,
+    },
+    /// What the operator says about the secrets can't be read, so none of them is used.
+    #[error("`{}` cannot be used: {cause}", path.display())]
+    Sources {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The secret was given for something else.
+    #[error("credential `{name}`: {cause}")]
+    Mismatch {
+        /// The credential.
+        name: String,
+        /// What it was given for.
+        cause: Mismatch,
     },
     /// The folder of the credentials can't be opened.
     #[error("the folder of credentials cannot be used: {0}")]
@@ -155,23 +194,48 @@ impl Credentials {
 
     /// The secret of that name, as it is now.
     pub fn get(&self, name: &str) -> Result<Arc<Secret>, CredentialError> {
-        match self.loaded.load().get(name) {
+        match self.loaded.load().secrets.get(name) {
             Some(result) => result.clone(),
-            None => Err(CredentialError::Unknown {
-                name: name.to_owned(),
-                folder: self.folder.as_ref().map(|folder| folder.path().to_owned()),
-            }),
+            None => Err(self.unknown(name)),
         }
     }
 
-    /// The secret of a policy's credential: in the pod's own Secret it has the policy's name before
-    /// its own, in one that was mounted by hand it may stand alone. `policy` may have its namespace
-    /// before it.
-    pub fn of(&self, policy: &str, name: &str) -> Result<Arc<Secret>, CredentialError> {
+    /// The secret of a policy's credential, to be sent to `host`: in the pod's own Secret it has the
+    /// policy's name before its own, in one that was mounted by hand it may stand alone. `policy` may
+    /// have its namespace before it. One of the folder must be what the operator says it is, if it
+    /// says anything; a file that was named (`--credential`) is nobody's but who named it.
+    pub fn of(
+        &self,
+        policy: &str,
+        credential: &Credential,
+        host: &Host,
+    ) -> Result<Arc<Secret>, CredentialError> {
+        let loaded = self.loaded.load();
         let policy = policy.rsplit('/').next().unwrap_or(policy);
-        match self.loaded.load().get(&key(policy, name)) {
-            Some(result) => result.clone(),
-            None => self.get(name),
+        let full = key(policy, &credential.name);
+        let (at, secret) = [full.as_str(), &credential.name]
+            .into_iter()
+            .find_map(|at| Some((at, loaded.secrets.get(at)?)))
+            .unzip();
+        let at = at.unwrap_or(&full);
+        match &loaded.sources {
+            Some(sources) if !self.files.contains_key(at) => sources
+                .as_ref()
+                .map_err(Clone::clone)?
+                .check(at, &credential.secret, host)
+                .map_err(|cause| CredentialError::Mismatch {
+                    name: credential.name.to_string(),
+                    cause,
+                })?,
+            Some(_) | None => {}
+        }
+        secret.map_or_else(|| Err(self.unknown(&credential.name)), Clone::clone)
+    }
+
+    fn unknown(&self, name: &str) -> CredentialError {
+        CredentialError::Unknown {
+            name: name.to_owned(),
+            folder: self.folder.as_ref().map(|folder| folder.path().to_owned()),
         }
     }
 
@@ -185,9 +249,13 @@ impl Credentials {
     #[must_use]
     pub fn problems(&self) -> Vec<CredentialError> {
         let loaded = self.loaded.load();
+        let sources = loaded.sources.iter().filter_map(|one| one.as_ref().err());
         loaded
+            .secrets
             .values()
-            .filter_map(|one| one.as_ref().err().cloned())
+            .filter_map(|one| one.as_ref().err())
+            .chain(sources)
+            .cloned()
             .collect()
     }
 
@@ -198,11 +266,20 @@ impl Credentials {
     )]
     pub fn reload(&self) {
         let before = self.loaded.load_full();
-        let mut loaded = Loaded::new();
-        for (name, raw) in self.read_all() {
+        let found = self.read_all();
+        let mut loaded = Loaded {
+            secrets: BTreeMap::new(),
+            sources: found.sources,
+        };
+        if let Some(Err(error)) = &loaded.sources
+            && !matches!(&before.sources, Some(Err(old)) if old == error)
+        {
+            tracing::warn!(%error, "no credential can be used; calls that need one are denied");
+        }
+        for (name, raw) in found.secrets {
             let result = raw
                 .and_then(|(raw, path)| check(&name, &raw, &path))
-                .map(|value| match before.get(&name) {
+                .map(|value| match before.secrets.get(&name) {
                     Some(Ok(old)) if old.expose() == value.expose_secret() => Arc::clone(old),
                     _ => {
                         let version = self.next_version.fetch_add(1, Ordering::Relaxed);
@@ -210,11 +287,11 @@ impl Credentials {
                     }
                 });
             if let Err(error) = &result
-                && before.get(&name) != Some(&Err(error.clone()))
+                && before.secrets.get(&name) != Some(&Err(error.clone()))
             {
                 tracing::warn!(%error, "a credential cannot be used; calls that need it are denied");
             }
-            loaded.insert(name, result);
+            loaded.secrets.insert(name, result);
         }
         self.loaded.store(Arc::new(loaded));
     }
@@ -231,9 +308,9 @@ impl Credentials {
         })
     }
 
-    #[allow(clippy::type_complexity)]
-    fn read_all(&self) -> BTreeMap<String, Result<(Zeroizing<Vec<u8>>, PathBuf), CredentialError>> {
+    fn read_all(&self) -> Found {
         let mut all = BTreeMap::new();
+        let mut sources = None;
         if let Some(folder) = &self.folder {
             // One link is read, then all files of the folder behind it: never half of a swap.
             let data = folder.enter(OsStr::new(KUBELET_DATA));
@@ -244,8 +321,9 @@ impl Credentials {
             });
             let plain = names.iter().filter_map(|name| name.to_str());
             self.status_key.store(read_status_key(folder).map(Arc::new));
+            sources = read_sources(folder);
             for name in plain
-                .filter(|name| !name.starts_with('.') && *name != KEY_FILE)
+                .filter(|name| !name.starts_with('.') && ![KEY_FILE, sources::FILE].contains(name))
                 .take(MAX_SECRETS)
             {
                 let read = folder.read(OsStr::new(name), MAX_SECRET_BYTES);
@@ -260,7 +338,24 @@ impl Credentials {
             let read = file.read(MAX_SECRET_BYTES);
             all.insert(name.clone(), found(name, read, file.path().to_owned()));
         }
-        all
+        Found {
+            secrets: all,
+            sources,
+        }
+    }
+}
+
+/// What the operator says about the secrets beside it. A file that can't be read is not one that is
+/// not there.
+fn read_sources(folder: &Folder) -> Option<Result<Sources, CredentialError>> {
+    let failed = |cause: String| CredentialError::Sources {
+        path: folder.path().join(sources::FILE),
+        cause,
+    };
+    match folder.read(OsStr::new(sources::FILE), MAX_SOURCES_BYTES) {
+        Err(error) if error.is_missing() => None,
+        Err(error) => Some(Err(failed(error.to_string()))),
+        Ok(text) => Some(Sources::read(&text).map_err(|error| failed(error.to_string()))),
     }
 }
 
@@ -293,7 +388,7 @@ fn found(
     name: &str,
     read: Result<Vec<u8>, ReadError>,
     path: PathBuf,
-) -> Result<(Zeroizing<Vec<u8>>, PathBuf), CredentialError> {
+) -> Result<Raw, CredentialError> {
     match read {
         Ok(raw) => Ok((Zeroizing::new(raw), path)),
         Err(cause) => Err(CredentialError::Unreadable {

@@ -1,6 +1,6 @@
 //! Processes of the confinement tests that must be killable: init, and a stand-in for the gate.
 //!
-//! `out` tries to leave from wherever it is started. `init …` is `exeat-init …`. `stub` listens where the gate would, says `GATE <destination>` to
+//! `out` tries to leave from wherever it is started, `inside` does what its words say. `init …` is `exeat-init …`. `stub` listens where the gate would, says `GATE <destination>` to
 //! whoever arrives, and dials the world when it is told to.
 
 #![allow(clippy::print_stdout)]
@@ -37,6 +37,10 @@ fn main() -> ExitCode {
             }
         },
         Some("out") => out(),
+        Some("inside") => {
+            let words: Vec<String> = std::env::args().skip(2).collect();
+            exeat_tests::inside::main(&words)
+        }
         _ => ExitCode::from(64),
     }
 }

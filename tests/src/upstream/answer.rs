@@ -95,7 +95,10 @@ async fn route(
         ("duplex", _) => Ok(stream::duplex(body)),
         ("cut", _) => Ok(stream::cut()),
         ("digest", _) => digest(body).await,
-        ("reports" | "comments", _) => Ok(signed_in(head, path)),
+        ("reports" | "comments", _) => {
+            body.read().await?;
+            Ok(signed_in(head, path))
+        }
         ("git", _) => git::answer(site.git_root.as_deref(), rest, head, body).await,
         ("v1", &Method::POST | &Method::GET) if models::knows(rest) => {
             models::answer(rest, head, body).await

@@ -1,6 +1,7 @@
 //! The chart and the manifests under deploy/: rendered by the real helm, judged by the real API server.
 
 use std::{
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -66,6 +67,44 @@ fn the_chart_renders_what_the_api_server_takes() {
         !complaint.contains("would violate PodSecurity"),
         "{complaint}"
     );
+}
+
+/// What `kubectl apply -f` installs is the chart, rendered. `EXEAT_BLESS=1` writes it anew.
+#[test]
+fn the_plain_manifests_are_the_chart() {
+    let cluster = cluster();
+    let placeholder = |name: &str| format!("localhost/exeat/{name}@sha256:{}", "0".repeat(64));
+    let images = ["sidecar", "init", "operator"].map(placeholder);
+    let output = helm(cluster, images.each_ref().map(String::as_str), &[]);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+    let rendered = String::from_utf8(output.stdout).unwrap();
+    let rendered = rendered.replace("managed-by: Helm", "managed-by: kubectl");
+    let wanted = format!(
+        "# Exeat without helm: deploy/chart/exeat with its default values, rendered.\n\
+         # Put in the digests that `cargo xtask images` prints, in place of the zeros.\n\
+         apiVersion: v1\n\
+         kind: Namespace\n\
+         metadata:\n  \
+           name: exeat-system\n  \
+           labels: {{pod-security.kubernetes.io/enforce: restricted}}\n{rendered}"
+    );
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let file = root.join("deploy/manifests/exeat.yaml");
+    if env::var_os("EXEAT_BLESS").is_some() {
+        fs::write(&file, &wanted).unwrap();
+    }
+    let written = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        written == wanted,
+        "{} is not what the chart renders; EXEAT_BLESS=1 writes it anew",
+        file.display()
+    );
+    let words = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+    let _there_already = cluster
+        .kubectl
+        .run(&["create", "namespace", "exeat-system"]);
+    cluster.kubectl.fed(&words, &written).unwrap();
 }
 
 #[test]

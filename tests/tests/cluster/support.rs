@@ -169,7 +169,10 @@ impl Observer {
     }
 }
 
-/// What the gate itself sends: to the tests' servers, to the name server, to the collector.
+/// What the gate itself sends: to the tests' servers, to the name server, to the collector; and its
+/// answers to the operator, which asks it for its status (no connection of its own: never a bare SYN).
 pub fn the_gates_own() -> &'static str {
-    "(dst host 203.0.113.77 or dst host fd00:203::77) and (dst port 443 or dst port 53 or dst port 4317)"
+    "((dst host 203.0.113.77 or dst host fd00:203::77) \
+      and (dst port 443 or dst port 53 or dst port 4317)) \
+     or (tcp src port 15021 and dst net 10.99.0.0/16 and tcp[13] & 18 != 2)"
 }

@@ -94,6 +94,7 @@ fn no_rule_can_be_left_out(backend: Backend) {
             interfaces: vec![],
             stamp: 1,
             highest_uid: 1,
+            addresses: vec![],
         },
     );
     for name in all.names() {
@@ -155,6 +156,7 @@ fn install(pod: &Confined, backend: Backend, missing: Option<&str>) {
         interfaces: vec![interface],
         stamp: 0x1234_5678,
         highest_uid: u32::MAX - 1,
+        addresses: vec![],
     };
     let mut rules = Ruleset::new(&Plan::default(), &surroundings);
     if let Some(name) = missing {

@@ -19,14 +19,15 @@ use super::{
 };
 use crate::{
     images,
-    shell::{find, quietly},
+    setup::{self, Need},
+    shell::quietly,
 };
 
 /// On a machine with other work to do, each step takes its time.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What the machine itself has to bring, and the Debian packages that do.
-const NEEDS: [(&str, &str); 6] = [
+const NEEDS: [Need; 6] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
@@ -48,7 +49,7 @@ pub(super) fn main(place: &Place) -> Result<()> {
     if is_up(place) {
         return Ok(());
     }
-    needs()?;
+    setup::programs(&NEEDS)?;
     down::main(place)?;
     let begun = Instant::now();
     folders(place)?;
@@ -67,26 +68,6 @@ pub(super) fn main(place: &Place) -> Result<()> {
 /// Whether there is one already.
 pub(super) fn is_up(place: &Place) -> bool {
     runs(place, "kubelet") && runs(place, "apiserver")
-}
-
-fn needs() -> Result<()> {
-    let missing: Vec<&str> = NEEDS
-        .iter()
-        .filter(|(program, _)| find(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    eprintln!("setup: system packages: {}", missing.join(" "));
-    quietly(Command::new("apt-get").args(["-qq", "update"]))?;
-    quietly(
-        Command::new("apt-get")
-            .args(["-qq", "install", "--yes", "--no-install-recommends"])
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(&missing),
-    )?;
-    Ok(())
 }
 
 fn folders(place: &Place) -> Result<()> {
@@ -153,6 +134,45 @@ fn identities(place: &Place) -> Result<()> {
             .arg("-out")
             .arg(place.state.join("accounts.pub")),
     )?;
+    certificate(place)
+}
+
+/// The API server's certificate under an authority, with the names that kubeadm's has. Its own making
+/// would lack `kubernetes.default.svc.cluster.local`, the name by which pods call it; it takes what is
+/// in its folder already.
+fn certificate(place: &Place) -> Result<()> {
+    let folder = place.state.join("certificates");
+    fs::create_dir_all(&folder)?;
+    let file = |name: &str| folder.join(name).display().to_string();
+    let make = |words: &[&str], key: &str, out: &str| {
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30",
+        ]);
+        openssl.args(words);
+        quietly(openssl.args(["-keyout", &file(key), "-out", &file(out)]))
+    };
+    make(
+        &["-subj", "/CN=exeat-node-ca"],
+        "authority.key",
+        "authority.crt",
+    )?;
+    let service = SERVICES.split_once(".0.0/").map_or("", |(net, _)| net);
+    let names = format!(
+        "subjectAltName=DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,\
+         DNS:kubernetes.default.svc.cluster.local,IP:{NODE_V4},IP:{service}.0.1,IP:127.0.0.1"
+    );
+    let mut words = vec!["-subj", "/CN=kube-apiserver", "-addext", &names];
+    words.extend(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    let (authority, key) = (file("authority.crt"), file("authority.key"));
+    words.extend(["-CA", &authority, "-CAkey", &key]);
+    make(&words, "apiserver.key", "apiserver.crt")?;
+    // The chain, which clients here also take for the root.
+    let chain = [
+        fs::read_to_string(file("apiserver.crt"))?,
+        fs::read_to_string(&authority)?,
+    ];
+    fs::write(file("apiserver.crt"), chain.concat())?;
     Ok(())
 }
 

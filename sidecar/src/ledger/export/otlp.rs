@@ -20,7 +20,7 @@ use crate::ledger::record::Principal;
 use crate::ledger::shared::{CLOSED, DECISION, OPENED, OUTCOME};
 
 /// Where a field of a decision or outcome goes. The first part of each is a JSON pointer.
-const ATTRIBUTES: [(&str, &str); 41] = [
+const ATTRIBUTES: [(&str, &str); 42] = [
     ("/id", "log.record.uid"),
     ("/seq", "exeat.seq"),
     ("/hash", "exeat.hash"),
@@ -31,6 +31,7 @@ const ATTRIBUTES: [(&str, &str); 41] = [
     ("/mode", "exeat.policy.mode"),
     ("/generation", "exeat.policy.generation"),
     ("/bundle", "exeat.policy.digest"),
+    ("/plan", "exeat.policy.plan"),
     ("/policy", "security_rule.ruleset.name"),
     ("/rule", "security_rule.name"),
     ("/shadowed/reason", "exeat.shadowed.reason"),

@@ -45,7 +45,12 @@ fn swap(at: &Path, version: &str, files: &[(&str, &str)]) {
 }
 
 fn directory(at: &Path) -> Arc<Policies> {
-    Policies::open(&PolicySource::Directory(at.to_owned()), Labels::default()).unwrap()
+    Policies::open(
+        &PolicySource::Directory(at.to_owned()),
+        Labels::default(),
+        None,
+    )
+    .unwrap()
 }
 
 #[tokio::test]
@@ -144,7 +149,13 @@ fn a_folder_that_is_malformed_from_the_start_denies() {
 fn named_files_must_be_there_and_compile() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("p.yaml");
-    let open = || Policies::open(&PolicySource::Files(vec![file.clone()]), Labels::default());
+    let open = || {
+        Policies::open(
+            &PolicySource::Files(vec![file.clone()]),
+            Labels::default(),
+            None,
+        )
+    };
     let missing = open().err().unwrap().to_string();
     assert!(
         missing.contains("p.yaml") && missing.contains("not exist"),
@@ -168,7 +179,7 @@ async fn a_file_replaced_by_rename_is_followed_and_a_folder_swapped_above_is_not
     let file = folder.join("p.yaml");
     fs::write(&file, policy("one.example")).unwrap();
     let source = PolicySource::Files(vec![file.clone()]);
-    let policies = Policies::open(&source, Labels::default()).unwrap();
+    let policies = Policies::open(&source, Labels::default(), None).unwrap();
     let _watch = policies.watch();
     for host in ["two.example", "three.example"] {
         fs::write(folder.join("p.yaml.new"), policy(host)).unwrap();
@@ -194,7 +205,8 @@ fn of_several_files_one_gone_is_all_denied() {
     let named = |name: &str, host| policy(host).replace("name: p}", &format!("name: {name}}}"));
     fs::write(&files[0], named("one", "one.example")).unwrap();
     fs::write(&files[1], named("two", "two.example")).unwrap();
-    let policies = Policies::open(&PolicySource::Files(files.clone()), Labels::default()).unwrap();
+    let policies =
+        Policies::open(&PolicySource::Files(files.clone()), Labels::default(), None).unwrap();
     assert!(resolves(&policies, "one.example") && resolves(&policies, "two.example"));
     fs::remove_file(&files[1]).unwrap();
     policies.look();
@@ -215,7 +227,7 @@ fn labels_select_and_are_followed() {
         given: None,
         file: Some(file.clone()),
     };
-    let policies = Policies::open(&source, labels).unwrap();
+    let policies = Policies::open(&source, labels, None).unwrap();
     assert!(!resolves(&policies, "one.example"), "no labels yet");
     fs::write(&file, "app=\"research\"\n").unwrap();
     policies.look();
@@ -261,16 +273,20 @@ fn a_policy_beyond_measure_is_refused() {
 
 /// As the operator writes it.
 fn packed(generation: u64, host: &str) -> Vec<u8> {
+    packed_for("agents", generation, host)
+}
+
+fn packed_for(namespace: &str, generation: u64, host: &str) -> Vec<u8> {
     use std::io::Write as _;
     let policy = serde_json::json!({
         "apiVersion": "exeat.dev/v1alpha1", "kind": "ToolPolicy",
-        "metadata": {"name": "p", "namespace": "agents"},
+        "metadata": {"name": "p", "namespace": namespace},
         "spec": {
             "podSelector": {"matchLabels": {"app": "x"}},
             "tools": [{"name": "a", "http": {"hosts": [host]}}],
         },
     });
-    let bundle = exeat_policy::Bundle::new("agents", generation, vec![policy], Vec::new()).unwrap();
+    let bundle = Bundle::new(namespace, generation, vec![policy], Vec::new()).unwrap();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(&bundle.to_bytes()).unwrap();
     gzip.finish().unwrap()
@@ -286,7 +302,12 @@ fn from_bundle(at: &Path) -> Arc<Policies> {
         given: Some(BTreeMap::from([("app".to_owned(), "x".to_owned())])),
         file: None,
     };
-    Policies::open(&PolicySource::Directory(at.to_owned()), labels).unwrap()
+    Policies::open(
+        &PolicySource::Directory(at.to_owned()),
+        labels,
+        Some("agents"),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -313,6 +334,9 @@ fn an_older_bundle_is_refused_and_a_broken_one_keeps_the_last_good() {
     assert_eq!(policies.status().state, PolicyState::Enforcing);
     assert_eq!(generation(&policies.status()), Some(6));
     assert_eq!(policies.current().generation(), 1);
+    // Records name the bundle that is there now.
+    assert_eq!(policies.current().bundle().map(|b| b.generation), Some(6));
+    assert_eq!(policies.refused(), 1);
 
     let good = packed(7, "seven.example");
     let mut other = good.clone();
@@ -347,6 +371,44 @@ fn an_older_bundle_is_refused_and_a_broken_one_keeps_the_last_good() {
     assert!(!resolves(&policies, "five.example"));
 }
 
+#[test]
+fn a_bundle_of_elsewhere_or_another_of_the_same_generation_is_refused() {
+    let kept = |policies: &Policies, what: &str| {
+        let PolicyState::KeptLastGood(problem) = policies.status().state else {
+            panic!("{}", policies.status());
+        };
+        assert!(problem.contains(what), "{problem}");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let foreign = packed_for("others", 9, "foreign.example");
+    swap_bundle(dir.path(), "..1", &foreign);
+    let policies = from_bundle(dir.path());
+    kept(&policies, "namespace `others`, and this pod is in `agents`");
+    assert!(!resolves(&policies, "foreign.example"));
+
+    swap_bundle(dir.path(), "..2", &packed(5, "five.example"));
+    policies.look();
+    assert_eq!(policies.status().state, PolicyState::Enforcing);
+    let digest = policies.status().bundle.unwrap().digest;
+    for (version, bytes, problem) in [
+        ("..3", packed(5, "other.example"), "under generation 5"),
+        ("..4", foreign, "namespace `others`"),
+    ] {
+        swap_bundle(dir.path(), version, &bytes);
+        policies.look();
+        kept(&policies, problem);
+        let bundle = policies.status().bundle.unwrap();
+        assert_eq!((bundle.generation, &bundle.digest), (5, &digest));
+        assert!(resolves(&policies, "five.example"));
+        assert!(!resolves(&policies, "other.example") && !resolves(&policies, "foreign.example"));
+    }
+    assert_eq!(policies.refused(), 3);
+    swap_bundle(dir.path(), "..5", &packed(6, "other.example"));
+    policies.look();
+    assert_eq!(policies.status().state, PolicyState::Enforcing);
+    assert!(resolves(&policies, "other.example"));
+}
+
 #[tokio::test]
 async fn a_claims_label_selects_a_policy_within_a_second() {
     let dir = tempfile::tempdir().unwrap();
@@ -358,7 +420,7 @@ async fn a_claims_label_selects_a_policy_within_a_second() {
         file: Some(info.path().join("labels")),
     };
     let source = PolicySource::Directory(dir.path().to_owned());
-    let policies = Policies::open(&source, labels).unwrap();
+    let policies = Policies::open(&source, labels, None).unwrap();
     assert!(policies.current().policies().is_empty());
     let _watch = policies.watch();
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -159,13 +159,94 @@ fn a_missing_folder_or_file_is_told_at_once() {
     assert!(error.to_string().contains("`gh`"), "{error}");
 }
 
+/// As a policy has it, with its secret in the key `token` of the Secret `s`.
+fn credential(name: &str) -> Credential {
+    Credential {
+        name: name.into(),
+        secret: exeat_policy::SecretRef {
+            name: "s".into(),
+            key: "token".into(),
+        },
+        inject: exeat_policy::Inject::Bearer,
+    }
+}
+
+fn host(name: &str) -> Host {
+    Host::parse(name).unwrap()
+}
+
+#[test]
+fn a_secret_is_used_for_what_the_operator_says_and_nothing_else() {
+    let sources = |secret: &str, hosts: &str| {
+        format!("{{\"p.a\":{{\"secret\":\"{secret}\",\"key\":\"token\",\"hosts\":\"{hosts}\"}}}}")
+    };
+    let (right, open) = (sources("s", "api.example"), ("p.a", "1"));
+    let volume = Volume::new(&[open, ("a", "alone"), ("sources", &right)]);
+    let credentials = volume.open();
+    let ask = |policy: &str, name: &str, to: &str| {
+        credentials
+            .of(policy, &credential(name), &host(to))
+            .map(|secret| secret.expose().to_owned())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(ask("agents/p", "a", "api.example").unwrap(), "1");
+    let refused = ask("p", "a", "evil.example").unwrap_err();
+    assert!(
+        refused.contains("does not consent to evil.example"),
+        "{refused}"
+    );
+    // Beside what the operator gave, a bare name is nobody's word.
+    let refused = ask("q", "a", "api.example").unwrap_err();
+    assert!(refused.contains("has not given"), "{refused}");
+    // What it says is no secret itself.
+    assert!(ask("p", "sources", "api.example").is_err());
+    assert!(credentials.get("sources").is_err());
+
+    volume.swap(
+        "..2",
+        &[open, ("sources", &sources("other", "api.example"))],
+    );
+    credentials.reload();
+    let refused = ask("p", "a", "api.example").unwrap_err();
+    assert!(
+        refused.contains("Secret `other`") && refused.contains("Secret `s`"),
+        "{refused}"
+    );
+    for bad in ["", "no", "{\"p.a\":{}}"] {
+        volume.swap(&format!("..{}", bad.len() + 3), &[open, ("sources", bad)]);
+        credentials.reload();
+        let refused = ask("p", "a", "api.example").unwrap_err();
+        assert!(refused.contains("sources"), "{refused}");
+        assert_eq!(credentials.problems().len(), 1);
+    }
+
+    // Without a word of the operator's the folder is filled by hand, as ever.
+    volume.swap("..20", &[open, ("a", "alone")]);
+    credentials.reload();
+    assert_eq!(ask("p", "a", "evil.example").unwrap(), "1");
+    assert_eq!(ask("q", "a", "evil.example").unwrap(), "alone");
+}
+
+#[test]
+fn a_file_that_was_named_needs_nobodys_word() {
+    let volume = Volume::new(&[("a", "folder"), ("sources", "{}")]);
+    let named = tempfile::tempdir().unwrap();
+    fs::write(named.path().join("a"), "named").unwrap();
+    let files = BTreeMap::from([("a".to_owned(), named.path().join("a"))]);
+    let credentials = Credentials::new(Some(volume.0.path().to_owned()), files).unwrap();
+    let secret = credentials.of("p", &credential("a"), &host("any.example"));
+    assert_eq!(secret.unwrap().expose(), "named");
+}
+
 #[tokio::test]
 async fn two_policies_do_not_share_a_name_and_a_late_secret_is_seen() {
     let dir = tempfile::tempdir().unwrap();
     let credentials =
         Arc::new(Credentials::new(Some(dir.path().to_owned()), BTreeMap::new()).unwrap());
     let _watch = credentials.watch();
-    assert!(credentials.of("agents/one", "token").is_err());
+    let of =
+        |policy: &str, name: &str| credentials.of(policy, &credential(name), &host("x.example"));
+    assert!(of("agents/one", "token").is_err());
 
     // As kubelet fills an optional volume whose Secret came late.
     fs::create_dir(dir.path().join("..1")).unwrap();
@@ -178,13 +259,10 @@ async fn two_policies_do_not_share_a_name_and_a_late_secret_is_seen() {
     }
     symlink("..1", dir.path().join("..data_tmp")).unwrap();
     fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
-    until(|| credentials.of("agents/one", "token").is_ok()).await;
-    assert_eq!(credentials.of("agents/one", "token").unwrap().expose(), "1");
-    assert_eq!(
-        credentials.of("agents/a.two", "token").unwrap().expose(),
-        "2"
-    );
+    until(|| of("agents/one", "token").is_ok()).await;
+    assert_eq!(of("agents/one", "token").unwrap().expose(), "1");
+    assert_eq!(of("agents/a.two", "token").unwrap().expose(), "2");
     for (policy, name) in [("two", "token"), ("a", "two.token2"), ("one", "status-key")] {
-        assert!(credentials.of(policy, name).is_err(), "{policy} {name}");
+        assert!(of(policy, name).is_err(), "{policy} {name}");
     }
 }
