@@ -99,7 +99,7 @@ fn decision_and_outcome_written(bencher: Bencher<'_, '_>, place: Place) {
     let call = call(true);
     bencher.bench_local(|| {
         let receipt = futures_util::FutureExt::now_or_never(ledger.decide(&call)).unwrap();
-        ledger.outcome(Outcome {
+        ledger.outcome(&Outcome {
             decision_id: receipt.unwrap().id(),
             status: Some(200),
             bytes_sent: 0,
@@ -120,15 +120,30 @@ fn denial_in_a_flood(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| ledger.deny(&call));
 }
 
+/// Calls that are ready at the same time, as on a busy thread.
+const AT_ONCE: usize = 32;
+
+/// 32 calls at once: one write serves many.
+#[divan::bench(args = PLACES)]
+fn decisions_written_32_at_once(bencher: Bencher<'_, '_>, place: Place) {
+    at_once(bencher, place, Durability::Written);
+}
+
 /// 32 calls at once, each waiting for the disk: one sync serves many.
 #[divan::bench(sample_count = 20)]
 fn decisions_synced_32_at_once(bencher: Bencher<'_, '_>) {
-    const AT_ONCE: usize = 32;
-    let (_folder, ledger) = open(Place::Disk, Durability::Synced);
+    at_once(bencher, Place::Disk, Durability::Synced);
+}
+
+fn at_once(bencher: Bencher<'_, '_>, place: Place, durability: Durability) {
+    let (_folder, ledger) = open(place, durability);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
     let call = call(true);
+    // While others are under way, the first lets the rest come along.
+    let under_way = runtime.block_on(ledger.decide(&call)).unwrap();
+    let _guard = ledger.guard(&under_way);
     bencher.counter(ItemsCount::new(AT_ONCE)).bench_local(|| {
         runtime.block_on(futures_util::future::join_all(
             (0..AT_ONCE).map(|_| ledger.decide(&call)),

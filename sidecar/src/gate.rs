@@ -36,6 +36,7 @@ use crate::{
         selftest::{self, SelfTest},
         status::Status,
         watch::Watch,
+        workers::Workers,
     },
     upstream::{
         credential::{CredentialError, Credentials},
@@ -128,6 +129,7 @@ pub struct Pod {
 pub struct Gate {
     pod: Arc<Pod>,
     health: Arc<Health>,
+    workers: Workers,
     connections: Arc<Semaphore>,
     connection_limit: usize,
     _watches: Vec<Watch>,
@@ -214,12 +216,22 @@ impl Listeners {
 // === impl Gate ===
 
 impl Gate {
-    /// Starts a gate on these listeners. When it returns, every listener is served.
+    /// Starts a gate on these listeners, all in the caller's runtime. When it returns, every listener
+    /// is served.
+    pub async fn start(settings: Settings, listeners: Listeners) -> Result<Self, StartError> {
+        Self::start_with(settings, listeners, Workers::here()).await
+    }
+
+    /// The same, with the connections spread over these workers.
     #[expect(
         clippy::unused_async,
         reason = "it needs the runtime that it spawns on"
     )]
-    pub async fn start(settings: Settings, listeners: Listeners) -> Result<Self, StartError> {
+    pub async fn start_with(
+        settings: Settings,
+        listeners: Listeners,
+        workers: Workers,
+    ) -> Result<Self, StartError> {
         let namespace = settings.principal.namespace.as_deref();
         let policies = Policies::open(&settings.policy, settings.labels, namespace)?;
         let credentials = Arc::new(Credentials::new(
@@ -266,6 +278,7 @@ impl Gate {
                 Some(status),
             ),
             pod,
+            workers,
             connections: Arc::new(Semaphore::new(settings.connection_limit)),
             connection_limit: settings.connection_limit,
             _watches: watches,
@@ -383,6 +396,8 @@ impl Gate {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let places = Arc::clone(&self.connections);
+        let workers = self.workers.clone();
+        let serve = Arc::new(serve);
         let metrics = Arc::clone(&self.pod.metrics);
         let mut stopping = self.pod.stopping.subscribe();
         tokio::spawn(async move {
@@ -406,10 +421,26 @@ impl Gate {
                     continue;
                 };
                 drop(tcp.set_nodelay(true));
-                let serving = serve(tcp);
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(place);
+                let seat = workers.seat();
+                if seat.is_here() {
+                    let serving = serve(tcp);
+                    tokio::spawn(async move {
+                        serving.await;
+                        drop((place, seat));
+                    });
+                    continue;
+                }
+                let Ok(tcp) = tcp.into_std() else {
+                    continue;
+                };
+                let serve = Arc::clone(&serve);
+                let runtime = seat.runtime().clone();
+                runtime.spawn(async move {
+                    // It listens for its readiness where it is served.
+                    if let Ok(tcp) = TcpStream::from_std(tcp) {
+                        serve(tcp).await;
+                    }
+                    drop((place, seat));
                 });
             }
         });

@@ -10,11 +10,13 @@ pub mod export;
 mod journal;
 mod keeper;
 mod line;
+mod queue;
 pub mod receipt;
 pub mod record;
 mod redact;
 mod shared;
 pub mod sign;
+mod state;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -30,8 +32,9 @@ use export::Exporter;
 use journal::Journal;
 use keeper::Keeper;
 use line::Field;
-use shared::{Entry, Room, Shared};
+use shared::Shared;
 use sign::Signer;
+use state::{Entry, Room};
 
 pub use export::{ExportConfig, ExportError, ExportStatus};
 pub use journal::JournalError;
@@ -146,14 +149,13 @@ impl Ledger {
         let (journal, torn) = Journal::open(&config.path)?;
         let opened_at = journal.len();
         let rendered = line::principal(&principal);
-        let (lines, _) = broadcast::channel(WATCHED_LINES);
         let JournalConfig {
             durability,
             max_bytes,
             ..
         } = config;
         let signer = Signer::generate().map_err(|_| JournalError::Key)?;
-        let shared = Shared::new(journal, durability, rendered, max_bytes, lines, signer);
+        let shared = Shared::new(journal, durability, rendered, max_bytes, signer);
         let shared = Arc::new(shared);
         if let Some(torn) = torn {
             tracing::warn!(
@@ -199,20 +201,10 @@ impl Ledger {
             self.deny(decision)?;
             return Err(Unrecorded::Denied);
         }
-        let waiter = BODY.with_borrow_mut(|body| {
-            body.clear();
+        let asked = self.shared.ask(shared::DECISION, decision.id, |body| {
             line::decision(body, &self.shared.principal, decision);
-            self.shared.decide(decision.id, body)
-        })?;
-        if let Some(waiter) = waiter {
-            match waiter.await {
-                Ok(Ok(())) => {}
-                Ok(Err(kind)) => return Err(Unrecorded::Sync(kind)),
-                // The keeper is gone, so nobody can say.
-                Err(_) => return Err(Unrecorded::Closed),
-            }
-        }
-        Ok(Receipt::new(decision.id))
+        });
+        asked.receipt().await
     }
 
     /// Writes a denial. In a flood, equal denials are counted and written as one record.
@@ -256,6 +248,8 @@ impl Ledger {
                 Ok(id)
             }
             Fate::Recorded => BODY.with_borrow_mut(|body| {
+                // What this thread had to write before comes before.
+                shared.write_lane(queue::lane(), &mut state);
                 body.clear();
                 line::decision(body, &shared.principal, decision);
                 let at = SystemTime::now();
@@ -266,7 +260,7 @@ impl Ledger {
                     body,
                 };
                 state
-                    .commit(shared, Some(&entry), Room::Ordinary)
+                    .commit(shared, &[entry], Room::Ordinary)
                     .inspect_err(|_| {
                         state.lost.denials += 1;
                     })?;
@@ -276,12 +270,18 @@ impl Ledger {
     }
 
     /// Writes how a call ended, within 100 ms or with the next decision. Never waits for the disk.
-    pub fn outcome(&self, outcome: Outcome) {
-        BODY.with_borrow_mut(|body| {
-            body.clear();
-            line::outcome(body, &self.shared.principal, &outcome);
-            self.shared.pend(shared::OUTCOME, DecisionId::new(), body);
-        });
+    pub fn outcome(&self, outcome: &Outcome) {
+        self.shared.pend(shared::OUTCOME, outcome);
+    }
+
+    /// A call that is on record is under way.
+    fn begun(&self) {
+        self.shared.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is over.
+    fn ended(&self) {
+        self.shared.calls.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A guard that writes the outcome of this receipt's call when dropped.
@@ -324,7 +324,10 @@ impl Ledger {
     /// Every line from now on, without its newline. One who lags sees a gap; the journal has none.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
-        self.shared.lines.subscribe()
+        self.shared
+            .lines
+            .get_or_init(|| broadcast::channel(WATCHED_LINES).0)
+            .subscribe()
     }
 
     /// Starts the export to a collector, of every record since the journal was opened.
@@ -377,9 +380,12 @@ impl Ledger {
 
 fn close(shared: &Shared) {
     let mut state = shared.state.lock();
-    if std::mem::replace(&mut state.closed, true) {
+    if state.closed {
         return;
     }
+    // Who was before still gets a receipt.
+    shared.write_lanes(&mut state);
+    state.closed = true;
     state.write_denials(shared, Instant::now());
     let lost = state.lost;
     let file = state.journal.file();

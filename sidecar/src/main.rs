@@ -10,9 +10,13 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use exeat_sidecar::{
     gate::Gate,
-    process::{confine, java},
+    process::{
+        confine, java,
+        workers::{self, Workers},
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::{filter::Targets, prelude::*};
 
 use args::{Arguments, Command, Serve};
 
@@ -53,32 +57,37 @@ fn told(error: &anyhow::Error) -> String {
 }
 
 fn serve(arguments: Serve) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log)
+    let filter: Targets = arguments
+        .log
+        .parse()
         .context("--log is not a filter; use for example `info` or `exeat_sidecar=debug`")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(false)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
         .init();
     // Before the first secret is read: no core dump and no debugger sees it.
     let confinement = confine::process()?;
     let files = confine::files(&arguments.files());
     tracing::info!(?confinement, %files, "process confined");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(arguments.workers.into())
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
-    runtime.block_on(run(arguments))
+    let runtime = workers::runtime().context("starting the runtime")?;
+    let count = usize::from(arguments.workers);
+    let (workers, threads) = Workers::start(&runtime, count).context("starting the workers")?;
+    let result = runtime.block_on(run(arguments, workers));
+    // What is still served ends, on every thread, and its outcomes are written.
+    drop((runtime, threads));
+    result
 }
 
-async fn run(arguments: Serve) -> anyhow::Result<()> {
+async fn run(arguments: Serve, workers: Workers) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listeners = sockets::bind(&arguments)?;
     let grace = Duration::from_secs(arguments.grace_seconds);
     let public = Public::of(&arguments);
-    let gate = Gate::start(arguments.into_settings(), listeners).await?;
+    let gate = Gate::start_with(arguments.into_settings(), listeners, workers).await?;
     // Before anyone is told that the gate has started: who starts then, mounts these.
     public.write(gate.ca_pem())?;
     gate.announce();

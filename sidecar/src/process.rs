@@ -10,3 +10,4 @@ pub mod reload;
 pub mod selftest;
 pub mod status;
 pub mod watch;
+pub mod workers;

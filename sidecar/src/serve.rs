@@ -124,20 +124,22 @@ where
         service_fn(move |request| {
             let (pod, identity) = (Arc::clone(&pod), Arc::clone(&identity));
             let line = Arc::clone(&line);
-            async move {
+            // In a box: hyper keeps the room of one for as long as the connection lives.
+            Box::pin(async move {
                 let switching = may_switch(&request);
                 let answer = respond(&pod, &identity, &line, request).await;
                 Ok::<_, Infallible>(last_unless_switched(switching, answer))
-            }
+            })
         })
     };
     let mut stopping = pod.stopping.subscribe();
-    let connection = async {
-        if http2 {
-            let io = Resets::new(io, |denial| {
-                let _: Ended = Ended::refused(pod, &identity, None, "h2", denial);
-            });
-            let connection = http2_server().serve_connection(TokioIo::new(io), service);
+    // In a box, and without the copies that moving `io` step by step would leave in this future.
+    let connection: Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send + '_>> = if http2 {
+        let io = Resets::new(io, |denial| {
+            let _: Ended = Ended::refused(pod, &identity, None, "h2", denial);
+        });
+        let connection = http2_server().serve_connection(TokioIo::new(io), service);
+        Box::pin(async move {
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 result = &mut connection => result,
@@ -146,9 +148,9 @@ where
                     connection.await
                 }
             }
-        } else {
-            http1(pod, io, service).await
-        }
+        })
+    } else {
+        Box::pin(http1(pod, io, service))
     };
     let result = tokio::select! {
         result = connection => result,

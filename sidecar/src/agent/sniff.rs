@@ -29,13 +29,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What a connection speaks.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once a connection, taken apart at once"
-)]
 pub enum Sniffed {
     /// TLS, with its whole ClientHello.
-    Tls(Hello),
+    Tls(Box<Hello>),
     /// HTTP/1.0 or 1.1.
     Http1,
     /// HTTP/2 with prior knowledge, without TLS.
@@ -96,7 +92,7 @@ async fn read_until_known<I: AsyncRead + Unpin>(
         match classify(ahead) {
             Class::Tls => {
                 if let Some(hello) = hello.read(ahead)? {
-                    return Ok(Sniffed::Tls(hello));
+                    return Ok(Sniffed::Tls(Box::new(hello)));
                 }
             }
             Class::Http1 => return Ok(Sniffed::Http1),

@@ -66,7 +66,7 @@ impl Terminator {
     /// gets the leaf for `address`.
     pub async fn accept(
         &self,
-        hello: Hello,
+        hello: Box<Hello>,
         mut ahead: BytesMut,
         transport: Transport,
         address: Option<IpAddr>,

@@ -16,8 +16,8 @@ use nix::libc;
 use super::chain::{Chain, Flaw, MAX_LINE, Sealed};
 use super::line;
 
-/// The most that one write can leave torn: a full batch of outcomes and one line more.
-const MAX_TORN: u64 = 2 * 1024 * 1024;
+/// The most that one write can leave torn: a full batch of outcomes and one of decisions.
+pub(super) const MAX_TORN: u64 = 2 * 1024 * 1024;
 
 /// An open journal, proven up to its end.
 #[derive(Debug)]

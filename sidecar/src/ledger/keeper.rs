@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
-use super::Durability;
-use super::shared::{OUTCOME_DELAY, RETRY_DELAY, Room, Shared, State};
+use super::shared::{OUTCOME_DELAY, RETRY_DELAY, Shared};
+use super::state::{Room, State};
+use super::{Durability, Unrecorded};
 
 /// Runs the thread; when dropped it writes what is left and ends the thread.
 #[derive(Debug)]
@@ -58,8 +59,9 @@ fn keep(shared: &Shared) {
         }
         let now = Instant::now();
         if state.stop {
+            shared.write_lanes(&mut state);
             state.write_denials(shared, now);
-            if state.commit(shared, None, Room::Reserve).is_err() {
+            if state.commit(shared, &[], Room::Reserve).is_err() {
                 let left = state.pending.len() as u64;
                 state.lost.outcomes += left;
                 tracing::error!(
@@ -79,10 +81,12 @@ fn keep(shared: &Shared) {
         }
         // After a failure what waits is tried again at the pace of retries, not at its own.
         let failing = state.outage.is_some();
-        let pending = state.pending_since.map(|since| since + OUTCOME_DELAY);
+        let kept = state.pending_since.map(|since| since + OUTCOME_DELAY);
+        let pending = kept.into_iter().chain(shared.lanes.due()).min();
         let flush = if failing { Some(retry) } else { pending };
         if flush.is_some_and(|due| due <= now) {
-            let failed = state.commit(shared, None, Room::Reserve).is_err();
+            shared.write_lanes(&mut state);
+            let failed = state.commit(shared, &[], Room::Reserve).is_err();
             retry = now + RETRY_DELAY;
             if failed && state.outage.is_none() {
                 // Full or ruined: what waits will never be written.
@@ -97,15 +101,20 @@ fn keep(shared: &Shared) {
         }
         let next = [flush, state.denials.due(), sign];
         let due = next.into_iter().flatten().min();
-        state.keeper_due = due;
+        shared.keeper_sleeps(due);
+        // Who came before that was said has not called.
+        let missed = shared.lanes.due();
+        if missed.is_some_and(|missed| !failing && due.is_none_or(|due| missed < due)) {
+            shared.keeper_woke();
+            continue;
+        }
         match due {
             Some(due) => {
                 shared.wake.wait_until(&mut state, due);
             }
             None => shared.wake.wait(&mut state),
         }
-        // Awake it looks at everything, and is told of what comes while it does not hold the lock.
-        state.keeper_due = None;
+        shared.keeper_woke();
     }
 }
 
@@ -117,10 +126,5 @@ fn sync(shared: &Shared, state: &mut MutexGuard<'_, State>) {
     if let Err(kind) = result {
         state.sync_failed(shared, kind);
     }
-    // One who no longer waits has given up the call.
-    let gone = waiters
-        .into_iter()
-        .filter_map(|waiter| waiter.send(result).err())
-        .count();
-    tracing::trace!(gone, "synced");
+    state.tell(shared, waiters, &result.map_err(Unrecorded::Sync));
 }

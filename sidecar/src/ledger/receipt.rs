@@ -71,6 +71,7 @@ impl Receipt {
 
 impl OutcomeGuard {
     pub(super) fn new(ledger: Ledger, id: DecisionId) -> Self {
+        ledger.begun();
         Self {
             ledger,
             id,
@@ -128,9 +129,10 @@ impl OutcomeGuard {
 
 impl Drop for OutcomeGuard {
     fn drop(&mut self) {
+        self.ledger.ended();
         let ending = std::mem::take(self.ending.get_mut());
         let status = *self.status.get_mut();
-        self.ledger.outcome(Outcome {
+        self.ledger.outcome(&Outcome {
             decision_id: self.id,
             status: (status != 0).then_some(status),
             bytes_sent: *self.sent.get_mut(),

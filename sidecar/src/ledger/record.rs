@@ -279,6 +279,25 @@ impl fmt::Debug for DecisionId {
     }
 }
 
+// === impl Outcome ===
+
+impl Outcome {
+    /// The end of a call that nobody reported.
+    #[must_use]
+    pub fn abandoned(decision_id: DecisionId) -> Self {
+        Self {
+            decision_id,
+            status: None,
+            bytes_sent: 0,
+            bytes_received: 0,
+            duration: Duration::ZERO,
+            address: None,
+            usage: None,
+            error: Some(Cow::Borrowed(super::receipt::ABANDONED)),
+        }
+    }
+}
+
 // === impl Mode ===
 
 impl Mode {

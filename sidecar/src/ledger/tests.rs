@@ -303,6 +303,79 @@ async fn many_writers_make_one_chain() {
 }
 
 #[tokio::test]
+async fn a_call_given_up_takes_nobody_along() {
+    use futures_util::poll;
+    for leader_goes in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j");
+        let ledger = open(&path);
+        let under_way = ledger.decide(&decision(true)).await.unwrap();
+        let guard = ledger.guard(&under_way);
+        let (leads, follows) = (decision(true), decision(true));
+        let mut first = Box::pin(ledger.decide(&leads));
+        let mut second = Box::pin(ledger.decide(&follows));
+        assert!(poll!(first.as_mut()).is_pending(), "it lets others come");
+        assert!(poll!(second.as_mut()).is_pending());
+        assert_eq!(verified(&path).len(), 3, "nothing is written yet");
+        let (given_up, kept) = if leader_goes {
+            drop(first);
+            (leads.id, second.await)
+        } else {
+            drop(second);
+            (follows.id, first.await)
+        };
+        drop(ledger.guard(&kept.unwrap()));
+        guard.settled();
+        drop(guard);
+        ledger.shutdown().await;
+        let records = verified(&path);
+        let of = |id: DecisionId| {
+            let id = id.to_string();
+            let decided = records.iter().filter(|it| it["id"] == id).count();
+            let ended = records.iter().filter(|it| it["decision_id"] == id);
+            (decided, ended.collect::<Vec<_>>())
+        };
+        for id in [leads.id, follows.id] {
+            let (decided, ended) = of(id);
+            assert_eq!((decided, ended.len()), (1, 1), "{id} {leader_goes}");
+            assert_eq!(ended[0]["error"], receipt::ABANDONED);
+        }
+        assert_eq!(ledger.lost(), Lost::default(), "{given_up}");
+    }
+}
+
+#[tokio::test]
+async fn of_those_written_together_each_is_judged_by_the_room_that_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let max = 40_000;
+    let ledger = Ledger::open(
+        config(&path, Durability::Written, max),
+        Principal::default(),
+    )
+    .unwrap();
+    let under_way = ledger.decide(&decision(true)).await.unwrap();
+    let guard = ledger.guard(&under_way);
+    let asked: Vec<_> = (0..200).map(|_| decision(true)).collect();
+    let answers = futures_util::future::join_all(asked.iter().map(|it| ledger.decide(it))).await;
+    let given = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((20..190).contains(&given), "{given}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    for (decision, answer) in asked.iter().zip(&answers) {
+        let there = text.contains(&format!("\"id\":\"{}\"", decision.id));
+        assert_eq!(
+            answer.is_ok(),
+            there,
+            "a receipt is a record, and no record no receipt"
+        );
+    }
+    assert_eq!(ledger.lost().refused, 200 - given as u64);
+    drop(guard);
+    ledger.shutdown().await;
+    verified(&path);
+}
+
+#[tokio::test]
 async fn heads_are_signed_and_a_forged_one_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("j");

@@ -20,6 +20,7 @@ use super::{
     resolve::Resolver,
     tls::UpstreamTls,
 };
+use crate::process::workers;
 
 /// HTTP/1 connections kept idle for one destination: enough for the concurrency of a busy agent.
 const IDLE_LIMIT: usize = 128;
@@ -50,6 +51,9 @@ pub struct Key {
     http2: bool,
     credential: Option<(Arc<str>, u64)>,
     addresses: Arc<[IpNet]>,
+    /// A connection is served by the thread that opened it: lent to another thread's call, each of
+    /// them would wake the other all the time.
+    worker: usize,
 }
 
 /// The pool.
@@ -120,6 +124,7 @@ impl Key {
             http2,
             credential: authorized.credential_identity(),
             addresses: Arc::clone(&authorized.grant().addresses),
+            worker: workers::number(),
         }
     }
 }
@@ -154,14 +159,14 @@ impl Pool {
             return Ok(checkout);
         }
         if !self.may_share(key) {
-            return Ok(self.connect(key, authorized).await?);
+            return Ok(Box::pin(self.connect(key, authorized)).await?);
         }
         let dialling = Arc::clone(&self.buckets.lock().entry(key.clone()).or_default().dialling);
         let turn = dialling.lock().await;
         if !fresh && let Some(checkout) = self.reuse(key).await {
             return Ok(checkout);
         }
-        let checkout = self.connect(key, authorized).await;
+        let checkout = Box::pin(self.connect(key, authorized)).await;
         drop(turn);
         Ok(checkout?)
     }
