@@ -142,7 +142,7 @@ fn a_plain_pod_of_a_labelled_namespace_is_governed() {
 /// An edit reaches pods that run, at once; one that does not compile is refused where it is made.
 #[test]
 fn an_edited_policy_is_enforced_within_seconds_and_a_broken_one_is_refused() {
-    let cluster = &*cluster().installed();
+    let cluster = &*cluster().alone();
     let namespace = cluster.governed("edited").unwrap();
     let kubectl = &cluster.kubectl;
     let first = policy(&namespace, "api", &["/reports/**"], None);

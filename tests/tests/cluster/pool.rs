@@ -51,7 +51,7 @@ fn claim(namespace: &str, name: &str) -> Value {
 
 #[test]
 fn each_claim_is_governed_by_its_own_policy_in_the_pod_that_was_waiting() {
-    let cluster = &*cluster().installed();
+    let cluster = &*cluster().alone();
     let namespace = cluster.governed("claims").unwrap();
     let kubectl = &cluster.kubectl;
     for (name, path) in [("alice", "/reports/**"), ("bob", "/comments/**")] {
