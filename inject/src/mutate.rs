@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::capabilities;
 use crate::environment;
 use crate::names::{
-    CA_BUNDLE_NAME, CA_FOLDER, CA_VOLUME, CREDENTIALS_VOLUME, GUARD, SIDECAR, SYSTEM_BUNDLE,
-    TOKEN_FOLDER, TOKEN_VOLUME_PREFIX, VOLUMES,
+    CA_BUNDLE_NAME, CA_FOLDER, CA_VOLUME, CREDENTIALS_VOLUME, GUARD, JOURNAL_VOLUME,
+    NO_TOKEN_VOLUME, POD_INFO_VOLUME, POLICY_VOLUME, RUN_VOLUME, SIDECAR, SYSTEM_BUNDLE,
+    TOKEN_FOLDER, TOKEN_VOLUME_PREFIX, UPSTREAM_CA_VOLUME, VOLUMES,
 };
 use crate::normal;
 use crate::parts::Shape;
@@ -116,8 +117,9 @@ fn inject(
     })
 }
 
-/// Init containers of our names with images that are not ours: something else, called so. Ours of
-/// another version is replaced, as from a template that was written before an upgrade.
+/// What is called as a part of the gate and is something else: init containers with images that are
+/// not ours, volumes of another kind. Ours of another version is replaced, as from a template that was
+/// written before an upgrade.
 fn taken_names(pod: &Value, settings: &Settings) -> Vec<Refusal> {
     let mut taken = Vec::new();
     for (index, container) in array(pod, &["spec", "initContainers"]).iter().enumerate() {
@@ -133,6 +135,23 @@ fn taken_names(pod: &Value, settings: &Settings) -> Vec<Refusal> {
                 format!("spec.initContainers[{index}].image"),
                 format!("`{named}` is not the image of {name}, whose name is Exeat's"),
                 format!("use another name, or {image}"),
+            ));
+        }
+    }
+    for (index, volume) in array(pod, &["spec", "volumes"]).iter().enumerate() {
+        let name = text(volume, &["name"]).unwrap_or_default();
+        let source = match name {
+            POLICY_VOLUME | UPSTREAM_CA_VOLUME => "configMap",
+            POD_INFO_VOLUME => "downwardAPI",
+            CREDENTIALS_VOLUME => "secret",
+            JOURNAL_VOLUME | CA_VOLUME | RUN_VOLUME | NO_TOKEN_VOLUME => "emptyDir",
+            _ => continue,
+        };
+        if get(volume, &[source]).is_none() {
+            taken.push(Refusal::new(
+                format!("spec.volumes[{index}]"),
+                format!("`{name}` is the name of a volume of Exeat's, which is of another kind"),
+                "use another name",
             ));
         }
     }

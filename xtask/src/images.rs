@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     tests: bool,
 }
 
-/// The largest that the sidecar's image may be, with its trust roots.
+/// The largest that the sidecar's image may be as it is fetched, with its trust roots.
 const SIDECAR_BYTES: usize = 12 << 20;
 
 /// The sidecar's user and group: nobody else's in any pod.

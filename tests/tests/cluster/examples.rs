@@ -450,7 +450,9 @@ fn claims_of_one_pool_have_their_own_policies_and_tokens() {
         let name = volume["secret"]["secretName"].as_str().unwrap();
         let secret = kubectl.get(&["secret", "-n", &namespace, name]).unwrap();
         let keys: Vec<&String> = secret["data"].as_object().unwrap().keys().collect();
-        assert_eq!(keys, [key, "sources", "status-key"]);
+        let mut wanted = [key, "sources", "status-key"];
+        wanted.sort_unstable();
+        assert_eq!(keys, wanted);
     }
     for pod in [&alice, &bob] {
         for status in pod.get().unwrap()["status"]["initContainerStatuses"]

@@ -123,6 +123,50 @@ fn each_claim_is_governed_by_its_own_policy_in_the_pod_that_was_waiting() {
     }
 }
 
+/// The gate does not keep a claim from having finished: it is removed when its time after that is over.
+#[test]
+fn a_claim_whose_agent_has_finished_ends_in_its_time() {
+    let cluster = &*cluster().installed();
+    let namespace = cluster.governed("finished").unwrap();
+    let kubectl = &cluster.kubectl;
+    kubectl
+        .apply(&secret(&namespace, "carol", "the-secret-of-carol"))
+        .unwrap();
+    let mut allowed = policy(&namespace, "carol", &["/reports/**"], Some("carol"));
+    allowed["spec"]["podSelector"] = json!({"matchLabels": {"sandbox.users.io/session": "carol"}});
+    kubectl.apply(&allowed).unwrap();
+    let mut pod = Agent::plain(cluster, &namespace, "pooled");
+    pod["spec"]["restartPolicy"] = "Never".into();
+    // Its work is one call, which is refused for as long as nobody has claimed it.
+    let work = format!(
+        "until curl -fsS {}; do sleep 0.2; done",
+        url(&format!("/reports/{namespace}"))
+    );
+    pod["spec"]["containers"][0]["command"] = json!(["/bin/sh", "-c", work]);
+    for object in template(&namespace, &pod) {
+        kubectl.apply(&object).unwrap();
+    }
+    eventually("the pool to be ready", 2 * MINUTE, || {
+        let pool = kubectl.get(&["sandboxwarmpool", "-n", &namespace, "pooled"])?;
+        ensure!(pool["status"]["readyReplicas"] == 2, "{}", pool["status"]);
+        Ok(())
+    })
+    .unwrap();
+    let mut claim = claim(&namespace, "carol");
+    claim["spec"]["lifecycle"] = json!({"shutdownPolicy": "Delete", "ttlSecondsAfterFinished": 3});
+    kubectl.apply(&claim).unwrap();
+    eventually("the claim to end", 2 * MINUTE, || {
+        let claims = kubectl.get(&["sandboxclaims", "-n", &namespace])?;
+        ensure!(claims["items"] == json!([]), "{}", claims["items"]);
+        Ok(())
+    })
+    .unwrap();
+    let path = format!("/reports/{namespace}");
+    let seen = cluster.world.requests_to(&path).unwrap();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert!(seen[0].to_string().contains("the-secret-of-carol"));
+}
+
 /// What a claim says of itself neither forges nor shadows anything.
 #[test]
 fn a_claim_forges_nothing() {

@@ -136,6 +136,55 @@ fn what_would_undo_the_gate_is_refused_with_its_field() {
     assert_eq!(left["items"].as_array().unwrap().len(), 0, "{left}");
 }
 
+/// J8, J12: a pod has no token unless it asks for one, and nothing that it says reaches the gate's own
+/// variables or arguments.
+#[test]
+fn what_a_pod_says_of_itself_does_not_steer_the_gate() {
+    let cluster = &*cluster().installed();
+    let namespace = cluster.governed("steered").unwrap();
+    let mut pod = Agent::plain(cluster, &namespace, "agent");
+    let spec = pod["spec"].as_object_mut().unwrap();
+    spec.remove("automountServiceAccountToken");
+    let gate = json!({
+        "name": "exeat-sidecar", "image": cluster.images.reference("sidecar"),
+        "args": ["--policy-dir=/tmp"], "command": ["/bin/sh"],
+        "env": [
+            {"name": "LD_PRELOAD", "value": "/tmp/x.so"}, {"name": "RUST_LOG", "value": "trace"},
+            {"name": "HTTPS_PROXY", "value": "http://198.51.100.7:1"},
+            {"name": "SSL_CERT_FILE", "value": "/tmp/ca.pem"},
+        ],
+    });
+    spec.insert("initContainers".into(), json!([gate]));
+    pod["metadata"]["annotations"] = json!({
+        "exeat.dev/inject": "false", "sidecar.exeat.dev/inject": "false", "exeat.dev/mode": "Shadow",
+    });
+    let agent = Agent::start(cluster, &pod).unwrap();
+    let made = agent.get().unwrap();
+    let inits = made["spec"]["initContainers"].as_array().unwrap();
+    assert_eq!(inits.len(), 2, "{inits:?}");
+    assert_eq!(inits[1]["name"], "exeat-sidecar");
+    assert_eq!(inits[1]["command"], json!(["/exeat-sidecar"]));
+    let text = inits[1].to_string();
+    for word in [
+        "LD_PRELOAD",
+        "RUST_LOG",
+        "HTTPS_PROXY",
+        "SSL_CERT_FILE",
+        "/tmp",
+    ] {
+        assert!(!text.contains(word), "{word}: {text}");
+    }
+    let (_, said) = agent
+        .exec(&["/bin/ls", "/var/run/secrets/kubernetes.io/serviceaccount"])
+        .unwrap();
+    assert!(said.contains("No such file"), "{said}");
+    // No policy: not even the name is answered.
+    assert!(matches!(
+        agent.curl(&[&url("/reports/1")]).unwrap().status,
+        0 | 403
+    ));
+}
+
 /// A running gate can't be exchanged, entered, looked into, or moved to another policy by labels.
 #[test]
 fn a_running_gate_is_left_alone() {
@@ -175,7 +224,7 @@ fn a_running_gate_is_left_alone() {
             "capabilities",
             json!({"runAsUser": 1000, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}),
             "agent",
-            "NET_ADMIN",
+            "capabilities.add",
         ),
         (
             "the gate's user",
@@ -187,7 +236,7 @@ fn a_running_gate_is_left_alone() {
             "the gate's processes",
             json!({"runAsUser": 1000}),
             "exeat-sidecar",
-            "exeat-sidecar",
+            "target another container",
         ),
     ] {
         let mut pod = agent.get().unwrap();
@@ -231,7 +280,11 @@ fn a_running_gate_is_left_alone() {
     ] {
         refused(cluster, &object, &["the operator's"], what);
     }
-    assert_eq!(agent.curl(&[&url("/reports/1")]).unwrap().status, 403);
+    // No policy: not even the name is answered.
+    assert!(matches!(
+        agent.curl(&[&url("/reports/1")]).unwrap().status,
+        0 | 403
+    ));
 }
 
 /// An agent whose account may read Secrets, or change pods, needs no way around the network.

@@ -389,6 +389,9 @@ impl Drop for Sandbox {
         }
         let _gone = self.process.kill();
         let _reaped = self.process.wait();
+        // `runsc` leaves an empty network namespace mounted, and the folder could not be removed.
+        let left = self.path("root/null-netns");
+        let _none = nix::mount::umount2(&left, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 

@@ -6,10 +6,12 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
+use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest as _, Sha256};
 
 use super::{tar, tree::Tree};
@@ -29,7 +31,7 @@ pub(super) struct Written {
     pub(super) archive: PathBuf,
     /// `name@sha256:…`
     pub(super) reference: String,
-    /// All of its layer.
+    /// Of its layer, as it is fetched.
     pub(super) bytes: usize,
 }
 
@@ -50,7 +52,9 @@ impl Image {
 
     pub(super) fn archive(&self, prefix: &str, version: &str, archive: &Path) -> Result<Written> {
         let name = format!("{prefix}/{}", self.name);
-        let layer = Blob::new(tar::layer(&self.tree)?);
+        let layer = tar::layer(&self.tree)?;
+        let unpacked = Blob::digest(&layer);
+        let layer = Blob::new(packed(&layer)?);
         let config = Blob::json(&serde_json::json!({
             "architecture": architecture(),
             "config": {
@@ -62,13 +66,13 @@ impl Image {
             },
             "created": "1970-01-01T00:00:00Z",
             "os": "linux",
-            "rootfs": {"diff_ids": [layer.digest], "type": "layers"},
+            "rootfs": {"diff_ids": [unpacked], "type": "layers"},
         }))?;
         let manifest = Blob::json(&serde_json::json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": config.described("application/vnd.oci.image.config.v1+json"),
-            "layers": [layer.described("application/vnd.oci.image.layer.v1.tar")],
+            "layers": [layer.described("application/vnd.oci.image.layer.v1.tar+gzip")],
         }))?;
         let reference = format!("{name}@{}", manifest.digest);
         let named = |name: &str, tag: &str| {
@@ -111,12 +115,19 @@ impl Image {
 
 impl Blob {
     fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            digest: Self::digest(&bytes),
+            bytes,
+        }
+    }
+
+    fn digest(bytes: &[u8]) -> String {
         let mut sum = String::from("sha256:");
-        for byte in Sha256::digest(&bytes) {
+        for byte in Sha256::digest(bytes) {
             // Writing to a string does not fail.
             let _written = write!(sum, "{byte:02x}");
         }
-        Self { digest: sum, bytes }
+        sum
     }
 
     fn json(value: &serde_json::Value) -> Result<Self> {
@@ -126,6 +137,13 @@ impl Blob {
     fn described(&self, kind: &str) -> serde_json::Value {
         serde_json::json!({"mediaType": kind, "digest": self.digest, "size": self.bytes.len()})
     }
+}
+
+/// As registries keep it and nodes fetch it. Without a time, so that the same layer is the same bytes.
+fn packed(layer: &[u8]) -> Result<Vec<u8>> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(layer)?;
+    Ok(packed.finish()?)
 }
 
 /// As Go names it, because everything that reads images does.
