@@ -51,6 +51,7 @@ impl Drop for Keeper {
 
 fn keep(shared: &Shared) {
     let mut retry = Instant::now();
+    let mut failed_before = false;
     let mut state = shared.state.lock();
     loop {
         if !state.waiters.is_empty() {
@@ -81,6 +82,10 @@ fn keep(shared: &Shared) {
         }
         // After a failure what waits is tried again at the pace of retries, not at its own.
         let failing = state.outage.is_some();
+        if failing && !failed_before {
+            retry = now + RETRY_DELAY;
+        }
+        failed_before = failing;
         let kept = state.pending_since.map(|since| since + OUTCOME_DELAY);
         let pending = kept.into_iter().chain(shared.lanes.due()).min();
         let flush = if failing { Some(retry) } else { pending };
