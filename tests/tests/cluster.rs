@@ -25,6 +25,8 @@ mod examples;
 mod governed;
 #[path = "cluster/lifecycle.rs"]
 mod lifecycle;
+#[path = "cluster/operator.rs"]
+mod operator;
 #[path = "cluster/pool.rs"]
 mod pool;
 #[path = "cluster/refusals.rs"]
